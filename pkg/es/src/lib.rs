@@ -1,0 +1,18 @@
+//! The vocabulary of event sourcing as Millrace speaks it: what an event, an aggregate, a
+//! projection is. No I/O and no clock: everything in here can be replayed by construction.
+
+mod aggregate;
+mod event;
+mod names;
+mod projection;
+mod token;
+
+pub use aggregate::{Aggregate, DomainEvent};
+pub use event::{
+    DecodeError, EventId, Metadata, NewEvent, Recorded, RecordedEvent, Upcast, upcast,
+};
+pub use names::{
+    Context, Epoch, InvalidName, Partition, PartitionCount, Position, StreamId, StreamVersion,
+};
+pub use projection::{FoldError, Projection, RowProjection, TallyProjection};
+pub use token::{LogToken, TokenError};
