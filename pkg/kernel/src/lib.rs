@@ -4,8 +4,10 @@
 
 mod id;
 mod money;
+#[cfg(any(feature = "json-schema", feature = "openapi"))]
+mod schema;
 mod time;
 
-pub use id::{EntityId, InvalidId, MAX_ID_BYTES};
-pub use money::{Money, MoneyError};
+pub use id::{EntityId, IdInput, InvalidId, MAX_ID_BYTES};
+pub use money::{Money, MoneyError, MoneyInput};
 pub use time::{Timestamp, TimestampError};
