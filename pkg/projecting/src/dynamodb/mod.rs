@@ -1,0 +1,5 @@
+//! Views in DynamoDB.
+
+mod view;
+
+pub(crate) use view::{DynamoView, RowsOf};

@@ -1,0 +1,5 @@
+//! Views in PostgreSQL.
+
+mod view;
+
+pub(crate) use view::{PgView, RowsOf, TallyOf};
