@@ -54,6 +54,22 @@ impl Money {
         Self(Decimal::new(cents, DECIMALS).normalize())
     }
 
+    /// An amount in hundredths, for constants.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves of a number"
+    )]
+    pub const fn constant(cents: u64) -> Self {
+        Self(Decimal::from_parts(
+            cents as u32,
+            (cents >> 32) as u32,
+            0,
+            false,
+            DECIMALS,
+        ))
+    }
+
     /// The amount as a decimal.
     #[must_use]
     pub const fn get(self) -> Decimal {

@@ -1,1 +1,3 @@
-//! placeholder
+//! The ordering context: orders, from their creation to their delivery, cancellation or deletion.
+
+pub mod order;
