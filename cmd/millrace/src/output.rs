@@ -1,0 +1,141 @@
+//! What commands print: a table for people, JSON for programs, never both.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// The form of a command's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// JSON: one document, or one line per item where a command follows something.
+    Json,
+}
+
+/// Prints a whole result in the asked form.
+pub fn print<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(&T) -> Table,
+) -> io::Result<()> {
+    match format {
+        Format::Table => text(&table(value).to_string()),
+        Format::Json => {
+            let mut out = io::stdout().lock();
+            serde_json::to_writer_pretty(&mut out, value)?;
+            out.write_all(b"\n")
+        }
+    }
+}
+
+/// Prints one item as a line of JSON.
+pub fn json_line<T: Serialize>(value: &T) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    out.write_all(b"\n")
+}
+
+/// Prints a text as it is, with a line's end if it has none.
+pub fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+/// Tells people something that is no result: progress, a hint, a question.
+pub fn say(text: &str) -> io::Result<()> {
+    writeln!(io::stderr().lock(), "{text}")
+}
+
+/// Rows under headings, each column as wide as its widest cell.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    headings: Vec<&'static str>,
+    numeric: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table. A heading that begins with `#` (not printed) has numbers below it, which
+    /// are aligned to the right.
+    pub fn new(headings: &[&'static str]) -> Self {
+        Self {
+            headings: headings.iter().map(|h| h.trim_start_matches('#')).collect(),
+            numeric: headings.iter().map(|h| h.starts_with('#')).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row of as many cells as there are headings.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(printable).collect());
+    }
+
+    fn width(&self, column: usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .chain([self.headings[column].len()])
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let widths: Vec<_> = (0..self.headings.len()).map(|c| self.width(c)).collect();
+        let headings: Vec<_> = self.headings.iter().map(|h| (*h).to_owned()).collect();
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths.get(column).copied().unwrap_or(0);
+                if self.numeric.get(column) == Some(&true) {
+                    line.push_str(&format!("{cell:>width$}  "));
+                } else {
+                    line.push_str(&format!("{cell:<width$}  "));
+                }
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A cell that cannot move the cursor or break a line: what is stored may be anybody's text.
+fn printable(cell: String) -> String {
+    if cell.chars().any(char::is_control) {
+        cell.chars()
+            .flat_map(|c| {
+                let escaped = c.is_control().then(|| c.escape_default().to_string());
+                escaped
+                    .unwrap_or_else(|| c.to_string())
+                    .chars()
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    } else {
+        cell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_numbers_stand_right() {
+        let mut table = Table::new(&["name", "#lag", "note"]);
+        table.row(["orders".into(), "7".into(), "a\x1b[2Jb\n".into()]);
+        table.row(["x".into(), "1234".into(), String::new()]);
+        assert_eq!(
+            table.to_string(),
+            "name     lag  note\norders     7  a\\u{1b}[2Jb\\n\nx       1234\n"
+        );
+    }
+}
