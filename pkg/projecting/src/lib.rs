@@ -3,11 +3,20 @@
 //! A view is a pure projection (`millrace_es`) plus how its rows go into a store ([`PgRows`],
 //! [`PgTally`], [`DynamoRows`]), erased to a [`View`].
 
+mod batch;
 mod dynamodb;
+mod error;
+mod generation;
+mod letters;
 mod postgres;
+mod store;
 mod stores;
 mod view;
 
+pub use error::{Alert, StoreError};
+pub use generation::{Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane};
+pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};
+pub use postgres::PgStore;
 pub use stores::{
     BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, LocalIndex, POSITION_ATTRIBUTE,
     PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition,

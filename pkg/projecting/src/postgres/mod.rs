@@ -1,5 +1,10 @@
-//! Views in PostgreSQL.
+//! Views in PostgreSQL: a schema per generation, control tables in the schema `projections`.
 
+mod apply;
+mod letters;
+mod store;
 mod view;
 
+pub(crate) use apply::PgGeneration;
+pub use store::PgStore;
 pub(crate) use view::{PgView, RowsOf, TallyOf};

@@ -1,11 +1,42 @@
-use std::marker::PhantomData;
+use std::{collections::BTreeMap, marker::PhantomData, ops::Range};
 
-use crate::stores::{PgRows, PgTally};
+use async_trait::async_trait;
+use millrace_es::{DecodeError, Epoch, Position, RecordedEvent};
+use sqlx::PgConnection;
+
+use crate::{
+    batch::{
+        Batch, Chunk, Entry, NewLetter, Parked, Slot, Slots, Sorting, fold_rows, keys_to_load,
+    },
+    generation::Lane,
+    letters::Reason,
+    stores::{PgRows, PgTally},
+};
 
 /// A view in PostgreSQL with its types erased.
+#[async_trait]
 pub(crate) trait PgView: Send + Sync {
     fn tables(&self) -> &'static str;
     fn indexes(&self) -> &'static str;
+
+    /// See [`Chunk::decode`].
+    fn decode(
+        &self,
+        lane: Lane,
+        epoch: Epoch,
+        previous: Position,
+        events: Vec<RecordedEvent>,
+    ) -> (Option<Chunk>, Option<DecodeError>);
+
+    /// Folds a range of the batch into the tables, inside the caller's transaction, and gives the
+    /// events that could not be folded.
+    async fn write(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch,
+        range: Range<usize>,
+        parked: &Parked,
+    ) -> Result<Vec<NewLetter>, sqlx::Error>;
 }
 
 pub(crate) struct RowsOf<P>(PhantomData<fn() -> P>);
@@ -16,12 +47,68 @@ impl<P> RowsOf<P> {
     }
 }
 
+impl<P: PgRows> RowsOf<P> {
+    async fn load(
+        conn: &mut PgConnection,
+        entries: &[Entry<'_, P::Event>],
+        parked: &Parked,
+    ) -> Result<Slots<P>, sqlx::Error> {
+        let keys = keys_to_load::<P>(entries, parked);
+        let mut rows = Slots::<P>::with_capacity(entries.len());
+        if !keys.is_empty() {
+            for (key, row) in P::load(conn, &keys).await? {
+                rows.insert(key, Slot::loaded(Some(row), Position::ZERO));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+#[async_trait]
 impl<P: PgRows> PgView for RowsOf<P> {
     fn tables(&self) -> &'static str {
         P::TABLES
     }
+
     fn indexes(&self) -> &'static str {
         P::INDEXES
+    }
+
+    fn decode(
+        &self,
+        lane: Lane,
+        epoch: Epoch,
+        previous: Position,
+        events: Vec<RecordedEvent>,
+    ) -> (Option<Chunk>, Option<DecodeError>) {
+        Chunk::decode::<P>(lane, epoch, previous, events)
+    }
+
+    async fn write(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch,
+        range: Range<usize>,
+        parked: &Parked,
+    ) -> Result<Vec<NewLetter>, sqlx::Error> {
+        let entries = batch.entries::<P>(range);
+        let mut rows = Self::load(conn, &entries, parked).await?;
+        let letters = match fold_rows::<P>(&entries, parked, &mut rows, false) {
+            Ok(letters) => letters,
+            Err(_) => {
+                rows = Self::load(conn, &entries, parked).await?;
+                fold_rows::<P>(&entries, parked, &mut rows, true).unwrap_or_default()
+            }
+        };
+        let mut changed: Vec<_> = rows
+            .into_iter()
+            .filter_map(|(key, slot)| slot.dirty.then_some((key, slot.row)))
+            .collect();
+        if !changed.is_empty() {
+            changed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            P::store(conn, &changed).await?;
+        }
+        Ok(letters)
     }
 }
 
@@ -33,11 +120,53 @@ impl<P> TallyOf<P> {
     }
 }
 
+#[async_trait]
 impl<P: PgTally> PgView for TallyOf<P> {
     fn tables(&self) -> &'static str {
         P::TABLES
     }
+
     fn indexes(&self) -> &'static str {
         P::INDEXES
+    }
+
+    fn decode(
+        &self,
+        lane: Lane,
+        epoch: Epoch,
+        previous: Position,
+        events: Vec<RecordedEvent>,
+    ) -> (Option<Chunk>, Option<DecodeError>) {
+        Chunk::decode::<P>(lane, epoch, previous, events)
+    }
+
+    async fn write(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch,
+        range: Range<usize>,
+        parked: &Parked,
+    ) -> Result<Vec<NewLetter>, sqlx::Error> {
+        let entries = batch.entries::<P>(range);
+        let mut sorting = Sorting::new(parked);
+        let mut sums: BTreeMap<P::Key, P::Delta> = BTreeMap::new();
+        for entry in &entries {
+            let Some(recorded) = sorting.admit(entry) else {
+                continue;
+            };
+            match P::tally(recorded) {
+                Ok(deltas) => {
+                    for (key, delta) in deltas {
+                        *sums.entry(key).or_default() += delta;
+                    }
+                }
+                Err(error) => sorting.refuse(entry, Reason::Fold, &error),
+            }
+        }
+        if !sums.is_empty() {
+            let deltas: Vec<_> = sums.into_iter().collect();
+            P::add(conn, &deltas).await?;
+        }
+        Ok(sorting.letters)
     }
 }

@@ -1,0 +1,341 @@
+use std::collections::HashSet;
+
+use millrace_es::{Position, RecordedEvent, StreamId};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+
+use super::{
+    PgGeneration,
+    store::{as_i16, read_lane},
+};
+use crate::{
+    batch::{Batch, NewLetter, Parked, describe},
+    error::{PgClass, StoreError, classify},
+    generation::{Checkpoint, GenerationId, Lane},
+    letters::{Action, LetterStatus, Reason, RequestId},
+    store::{Request, Settled},
+};
+
+/// Letters that one transaction of a redrive takes; the request stays open while there are more.
+const MAX_REDRIVE_LETTERS: i64 = 500;
+
+/// Requests that an owner takes up at a time.
+const MAX_REQUESTS: i64 = 50;
+
+/// Keeps letters and parks their streams, in the batch's transaction.
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    letters: &[NewLetter],
+) -> Result<(), sqlx::Error> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let events: Vec<String> = letters
+        .iter()
+        .map(|letter| serde_json::to_string(&letter.event))
+        .collect::<Result<_, _>>()
+        .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    let contexts: Vec<&str> = letters
+        .iter()
+        .map(|one| one.lane.context.as_str())
+        .collect();
+    let partitions: Vec<i16> = letters
+        .iter()
+        .map(|one| as_i16(one.lane.partition))
+        .collect();
+    let positions: Vec<i64> = letters
+        .iter()
+        .map(|one| one.event.position.as_i64())
+        .collect();
+    let streams: Vec<&str> = letters
+        .iter()
+        .map(|one| one.event.stream.as_str())
+        .collect();
+    sqlx::query(
+        "INSERT INTO projections.dead_letters
+             (generation, context, partition, position, stream, event_type, event, reason, error)
+         SELECT $1, * FROM UNNEST($2::text[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[])
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(generation.get())
+    .bind(&contexts)
+    .bind(&partitions)
+    .bind(&positions)
+    .bind(&streams)
+    .bind(letters.iter().map(|one| one.event.event_type.replace('\0', "")).collect::<Vec<_>>())
+    .bind(events)
+    .bind(letters.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>())
+    .bind(letters.iter().map(|one| one.error.as_str()).collect::<Vec<_>>())
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "INSERT INTO projections.parked_keys (generation, context, partition, stream, since)
+         SELECT $1, context, partition, stream, min(position)
+         FROM UNNEST($2::text[], $3::smallint[], $4::text[], $5::bigint[]) AS t (context, partition, stream, position)
+         GROUP BY context, partition, stream
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(generation.get())
+    .bind(&contexts)
+    .bind(&partitions)
+    .bind(&streams)
+    .bind(&positions)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn parked(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    lane: &Lane,
+) -> Result<HashSet<StreamId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT stream FROM projections.parked_keys
+         WHERE generation = $1 AND context = $2 AND partition = $3",
+    )
+    .bind(generation.get())
+    .bind(lane.context.as_str())
+    .bind(as_i16(lane.partition))
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| stream_id(&row.try_get::<String, _>(0)?))
+        .collect()
+}
+
+fn stream_id(text: &str) -> Result<StreamId, StoreError> {
+    StreamId::new(text).map_err(|error| StoreError::Unusable(Box::new(error)))
+}
+
+pub(super) async fn requests(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    lanes: &[Lane],
+) -> Result<Vec<Request>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT r.id, r.context, r.partition, r.stream, r.action, r.position
+         FROM projections.dead_letter_requests r
+         JOIN UNNEST($2::text[], $3::smallint[]) AS l (context, partition) USING (context, partition)
+         WHERE r.generation = $1 AND r.finished_at IS NULL ORDER BY r.id LIMIT $4",
+    )
+    .bind(generation.get())
+    .bind(lanes.iter().map(|lane| lane.context.as_str()).collect::<Vec<_>>())
+    .bind(lanes.iter().map(|lane| as_i16(lane.partition)).collect::<Vec<_>>())
+    .bind(MAX_REQUESTS)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(read_request).collect()
+}
+
+fn read_request(row: &PgRow) -> Result<Request, StoreError> {
+    let action: String = row.try_get("action")?;
+    Ok(Request {
+        id: RequestId(row.try_get::<i64, _>("id")?.to_string()),
+        lane: read_lane(row)?,
+        stream: stream_id(&row.try_get::<String, _>("stream")?)?,
+        action: Action::parse(&action)
+            .ok_or_else(|| StoreError::Invalid(format!("unknown action {action:?}")))?,
+        position: row
+            .try_get::<Option<i64>, _>("position")?
+            .map(Position::from_i64),
+    })
+}
+
+/// Does a request in the transaction that holds its lane's checkpoint.
+pub(super) async fn settle(
+    conn: &mut PgConnection,
+    generation: &PgGeneration,
+    request: &Request,
+    checkpoint: &Checkpoint,
+) -> Result<Settled, StoreError> {
+    let mut settled = Settled::default();
+    match request.action {
+        Action::Discard => settled.discarded = discard(conn, generation.id, request).await?,
+        Action::Redrive => redrive(conn, generation, request, checkpoint, &mut settled).await?,
+    }
+    let row = sqlx::query(
+        "SELECT count(*) FROM projections.dead_letters
+         WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'",
+    )
+    .bind(generation.id.get())
+    .bind(request.lane.context.as_str())
+    .bind(request.stream.as_str())
+    .fetch_one(&mut *conn)
+    .await?;
+    settled.released = row.try_get::<i64, _>(0)? == 0;
+    if settled.released {
+        settled.unfinished = false;
+        sqlx::query(
+            "DELETE FROM projections.parked_keys
+             WHERE generation = $1 AND context = $2 AND partition = $3 AND stream = $4",
+        )
+        .bind(generation.id.get())
+        .bind(request.lane.context.as_str())
+        .bind(as_i16(request.lane.partition))
+        .bind(request.stream.as_str())
+        .execute(&mut *conn)
+        .await?;
+    }
+    if !settled.unfinished {
+        sqlx::query(
+            "UPDATE projections.dead_letter_requests SET finished_at = now(), outcome = $2 WHERE id = $1",
+        )
+        .bind(request.id.0.parse::<i64>().unwrap_or(0))
+        .bind(settled.describe())
+        .execute(conn)
+        .await?;
+    }
+    Ok(settled)
+}
+
+async fn discard(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    request: &Request,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "UPDATE projections.dead_letters SET status = 'discarded'
+         WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'
+           AND ($4::bigint IS NULL OR position = $4)",
+    )
+    .bind(generation.get())
+    .bind(request.lane.context.as_str())
+    .bind(request.stream.as_str())
+    .bind(request.position.map(Position::as_i64))
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Folds a stream's letters again one by one, oldest first, until one fails again.
+async fn redrive(
+    conn: &mut PgConnection,
+    generation: &PgGeneration,
+    request: &Request,
+    checkpoint: &Checkpoint,
+    settled: &mut Settled,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT event FROM projections.dead_letters
+         WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'
+         ORDER BY position LIMIT $4",
+    )
+    .bind(generation.id.get())
+    .bind(request.lane.context.as_str())
+    .bind(request.stream.as_str())
+    .bind(MAX_REDRIVE_LETTERS)
+    .fetch_all(&mut *conn)
+    .await?;
+    settled.unfinished = i64::try_from(rows.len()).unwrap_or(0) == MAX_REDRIVE_LETTERS;
+    for row in rows {
+        let text: String = row.try_get(0)?;
+        let event: RecordedEvent =
+            serde_json::from_str(&text).map_err(|error| StoreError::Unusable(Box::new(error)))?;
+        let position = event.position;
+        match fold_again(conn, generation, &request.lane, checkpoint, event).await? {
+            None => {
+                settle_letter(
+                    conn,
+                    generation.id,
+                    &request.lane,
+                    position,
+                    LetterStatus::Redriven,
+                )
+                .await?;
+                settled.redriven += 1;
+            }
+            Some((reason, error)) => {
+                fail_again(conn, generation.id, &request.lane, position, reason, &error).await?;
+                settled.failed_again = Some(error);
+                settled.unfinished = false;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Folds one letter under a savepoint; what it fails on, if it fails for good.
+async fn fold_again(
+    conn: &mut PgConnection,
+    generation: &PgGeneration,
+    lane: &Lane,
+    checkpoint: &Checkpoint,
+    event: RecordedEvent,
+) -> Result<Option<(Reason, String)>, StoreError> {
+    let previous = event.previous;
+    let (chunk, too_new) =
+        generation
+            .view
+            .decode(lane.clone(), checkpoint.epoch, previous, vec![event]);
+    let Some(chunk) = chunk else {
+        let error = too_new.map_or_else(String::new, |error| describe(&error));
+        return Ok(Some((Reason::Malformed, error)));
+    };
+    let mut batch = Batch::default();
+    batch.push(chunk);
+    let nothing_parked = Parked::default();
+    let mut savepoint = conn.begin().await?;
+    let written = generation
+        .view
+        .write(&mut savepoint, &batch, 0..1, &nothing_parked)
+        .await;
+    match written {
+        Ok(letters) => {
+            savepoint.commit().await?;
+            Ok(letters
+                .into_iter()
+                .next()
+                .map(|letter| (letter.reason, letter.error)))
+        }
+        Err(error) if classify(&error) == PgClass::Data => {
+            savepoint.rollback().await?;
+            Ok(Some((Reason::Store, describe(&error))))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn settle_letter(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    lane: &Lane,
+    position: Position,
+    status: LetterStatus,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE projections.dead_letters SET status = $4, attempts = attempts + 1
+         WHERE generation = $1 AND context = $2 AND position = $3",
+    )
+    .bind(generation.get())
+    .bind(lane.context.as_str())
+    .bind(position.as_i64())
+    .bind(status.as_str())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn fail_again(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    lane: &Lane,
+    position: Position,
+    reason: Reason,
+    error: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE projections.dead_letters
+         SET attempts = attempts + 1, last_failure = now(), reason = $4, error = $5
+         WHERE generation = $1 AND context = $2 AND position = $3",
+    )
+    .bind(generation.get())
+    .bind(lane.context.as_str())
+    .bind(position.as_i64())
+    .bind(reason.as_str())
+    .bind(error)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
