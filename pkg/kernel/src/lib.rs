@@ -8,6 +8,8 @@ mod money;
 mod schema;
 mod time;
 
-pub use id::{EntityId, IdInput, InvalidId, MAX_ID_BYTES};
-pub use money::{Money, MoneyError, MoneyInput};
+pub use id::{EntityId, InvalidId, MAX_ID_BYTES};
+pub use money::{EXACT_NUMBER, Money, MoneyError};
+#[cfg(feature = "openapi")]
+pub use schema::{IdInput, MoneyInput};
 pub use time::{Timestamp, TimestampError};

@@ -2,7 +2,12 @@ use std::{fmt, str::FromStr};
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::value::RawValue;
+
+/// The newtype name under which [`Money`] asks its deserializer for a number as it was written.
+/// A format that knows the name (the reader of HTTP requests) answers with the number's own digits
+/// as a text; every other format sees a newtype around a string, so that no amount ever goes
+/// through a binary float.
+pub const EXACT_NUMBER: &str = "$millrace::exact_number";
 
 /// How many decimals an amount has: the minor units of the default currency, `USD`.
 const DECIMALS: u32 = 2;
@@ -12,9 +17,8 @@ const DECIMALS: u32 = 2;
 const MAX_TEXT_DIGITS: i64 = 18;
 
 /// An exact amount of money with at most two decimals, never a binary float. Written as a decimal
-/// string with exactly two decimals (`"499.50"`), and read from one.
-///
-/// What a request may say, a JSON number included, is a [`MoneyInput`].
+/// string with exactly two decimals (`"499.50"`), and read from one, or from a number by a format
+/// that gives its digits (see [`EXACT_NUMBER`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Money(Decimal);
 
@@ -142,16 +146,19 @@ impl Serialize for Money {
 impl<'de> Deserialize<'de> for Money {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
-        impl de::Visitor<'_> for Visitor {
+        impl<'de> de::Visitor<'de> for Visitor {
             type Value = Money;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an amount as a decimal string such as \"499.50\"")
+                f.write_str("an amount: a decimal string or number")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Money, E> {
                 text.parse().map_err(E::custom)
             }
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Money, D::Error> {
+                d.deserialize_str(self)
+            }
         }
-        deserializer.deserialize_str(Visitor)
+        deserializer.deserialize_newtype_struct(EXACT_NUMBER, Visitor)
     }
 }
 
@@ -226,46 +233,16 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// An amount as a request may say it: a JSON number or a decimal string, taken from the text of
-/// the body digit by digit and never through a binary float.
-///
-/// It reads JSON only, with `serde_json`, and not through `#[serde(flatten)]` or an untagged enum,
-/// which would have made a float of it before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MoneyInput(pub Money);
-
-impl<'de> Deserialize<'de> for MoneyInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let text = raw.get();
-        let amount = match text.as_bytes().first() {
-            Some(b'"') => serde_json::from_str::<String>(text)
-                .map_err(de::Error::custom)?
-                .parse(),
-            Some(b'-' | b'0'..=b'9') => text.parse(),
-            _ => Err(MoneyError::NotANumber),
-        };
-        amount.map(Self).map_err(de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn input(json: &str) -> Result<String, String> {
-        serde_json::from_str::<MoneyInput>(json)
-            .map(|MoneyInput(amount)| amount.to_string())
-            .map_err(|e| e.to_string())
-    }
-
     #[test]
-    fn numbers_and_strings_are_judged_exactly() {
-        for (json, amount) in [
+    fn numbers_are_judged_exactly() {
+        for (text, amount) in [
             ("499.50", "499.50"),
-            ("\"499.50\"", "499.50"),
             ("1e2", "100.00"),
             ("1E+2", "100.00"),
             ("0.1", "0.10"),
@@ -282,44 +259,47 @@ mod tests {
             ("90071992547409.93", "90071992547409.93"),
             ("1.0000000000000000000000000000000000000000", "1.00"),
         ] {
-            assert_eq!(input(json).as_deref(), Ok(amount), "{json}");
+            let read = text.parse::<Money>().map(|amount| amount.to_string());
+            assert_eq!(read.as_deref(), Ok(amount), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_amount_is_refused_with_its_reason() {
-        for (json, reason) in [
-            ("0.001", "at most 2 decimals"),
-            ("1e-3", "at most 2 decimals"),
-            ("99999999.991", "at most 2 decimals"),
-            ("1e-400", "at most 2 decimals"),
-            ("1.0000000000000000000000000000000000000001", "at most 2"),
-            ("1e400", "too large"),
-            ("1e99999999999999999999", "too large"),
-            ("10000000000000000", "too large"),
-            ("\"\"", "must be a decimal number"),
-            ("\" 1\"", "must be a decimal number"),
-            ("\"+1\"", "must be a decimal number"),
-            ("\"1.\"", "must be a decimal number"),
-            ("\".5\"", "must be a decimal number"),
-            ("\"01\"", "must be a decimal number"),
-            ("\"1e\"", "must be a decimal number"),
-            ("\"1,5\"", "must be a decimal number"),
-            ("\"NaN\"", "must be a decimal number"),
-            ("\"Infinity\"", "must be a decimal number"),
-            ("\"１\"", "must be a decimal number"),
-            ("null", "must be a decimal number"),
-            ("true", "must be a decimal number"),
-            ("[1]", "must be a decimal number"),
-            ("{}", "must be a decimal number"),
+        use MoneyError::{NotANumber, TooLarge, TooManyDecimals};
+        for (text, reason) in [
+            ("0.001", TooManyDecimals),
+            ("1e-3", TooManyDecimals),
+            ("99999999.991", TooManyDecimals),
+            ("1e-400", TooManyDecimals),
+            (
+                "1.0000000000000000000000000000000000000001",
+                TooManyDecimals,
+            ),
+            ("1e400", TooLarge),
+            ("1e99999999999999999999", TooLarge),
+            ("10000000000000000", TooLarge),
+            ("", NotANumber),
+            (" 1", NotANumber),
+            ("+1", NotANumber),
+            ("1.", NotANumber),
+            (".5", NotANumber),
+            ("01", NotANumber),
+            ("1e", NotANumber),
+            ("1,5", NotANumber),
+            ("1_000", NotANumber),
+            ("0x1", NotANumber),
+            ("NaN", NotANumber),
+            ("Infinity", NotANumber),
+            ("１", NotANumber),
         ] {
-            let error = input(json).unwrap_err();
-            assert!(error.contains(reason), "{json}: {error}");
+            assert_eq!(text.parse::<Money>(), Err(reason), "{text}");
         }
     }
 
     #[test]
     fn stored_amounts_are_strings_only() {
+        // A JSON number would have gone through a binary float.
         assert!(serde_json::from_str::<Money>("1").is_err());
         let amount: Money = serde_json::from_str("\"1\"").unwrap();
         assert_eq!(serde_json::to_string(&amount).unwrap(), "\"1.00\"");
@@ -339,7 +319,6 @@ mod tests {
             prop_assert_eq!(amount.to_string().parse::<Money>(), Ok(amount));
             let json = serde_json::to_string(&amount).unwrap();
             prop_assert_eq!(serde_json::from_str::<Money>(&json).unwrap(), amount);
-            prop_assert_eq!(serde_json::from_str::<MoneyInput>(&json).unwrap(), MoneyInput(amount));
         }
 
         #[test]

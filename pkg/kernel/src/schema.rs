@@ -44,7 +44,15 @@ mod openapi {
         },
     };
 
-    use crate::{EntityId, IdInput, MAX_ID_BYTES, Money, MoneyInput, Timestamp};
+    use crate::{EntityId, MAX_ID_BYTES, Money, Timestamp};
+
+    /// How a request may say an [`EntityId`]; a name for the document only.
+    #[derive(Debug)]
+    pub enum IdInput {}
+
+    /// How a request may say a [`Money`]; a name for the document only.
+    #[derive(Debug)]
+    pub enum MoneyInput {}
 
     fn id() -> Object {
         ObjectBuilder::new()
@@ -118,6 +126,9 @@ mod openapi {
             ))
     );
 }
+
+#[cfg(feature = "openapi")]
+pub use openapi::{IdInput, MoneyInput};
 
 /// [`crate::EntityId`] as a regular expression, its length aside.
 const ID_PATTERN: &str = "^[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?$";
