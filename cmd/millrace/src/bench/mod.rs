@@ -4,7 +4,9 @@
 //! needs fresh (a database, a namespace), so parts can run in any order and alone.
 
 mod figure;
+mod http;
 mod latency;
+mod load;
 mod pgbench;
 
 use std::{
