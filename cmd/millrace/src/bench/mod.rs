@@ -3,23 +3,20 @@
 //! Every part is a module with `run(&BenchContext) -> Result<Vec<Figure>>`. A part makes what it
 //! needs fresh (a database, a namespace), so parts can run in any order and alone.
 
+mod context;
 mod figure;
 mod http;
 mod latency;
 mod load;
 mod pgbench;
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use sqlx::{Executor as _, PgPool};
 
+pub use context::{BenchContext, BenchDatabase, Given};
 pub use figure::{Figure, Target};
 pub use latency::Latencies;
 pub use pgbench::{SqlLoad, SqlRate};
@@ -73,84 +70,6 @@ enum Part {
     Growth,
 }
 
-/// What a part measures on.
-#[derive(Debug)]
-pub struct BenchContext {
-    /// A database of a PostgreSQL with `fsync` and `synchronous_commit` on, to make others from.
-    pub database_url: String,
-    /// A nats-server with JetStream.
-    pub nats_url: String,
-    /// A DynamoDB endpoint.
-    pub dynamodb_endpoint: String,
-    /// Whether this is only a look whether everything runs.
-    pub quick: bool,
-    /// Tells names apart that several parts, or several runs on one server, make.
-    run: String,
-    names: AtomicU32,
-}
-
-/// A database that a part has for itself.
-#[derive(Debug, Clone)]
-pub struct BenchDatabase {
-    /// Where it is.
-    pub url: String,
-    /// A few connections to it, for preparing and looking.
-    pub pool: PgPool,
-}
-
-/// Connections of a [`BenchDatabase`]'s pool.
-const POOL_CONNECTIONS: u32 = 8;
-
-impl BenchContext {
-    /// The size of something in a full run, or in a quick one.
-    pub fn size<T>(&self, full: T, quick: T) -> T {
-        if self.quick { quick } else { full }
-    }
-
-    /// A name that nothing else has, valid in PostgreSQL, NATS and DynamoDB.
-    pub fn fresh_name(&self, what: &str) -> String {
-        let number = self.names.fetch_add(1, Ordering::Relaxed);
-        format!("bench_{}_{what}_{number}", self.run)
-    }
-
-    /// A fresh, empty database.
-    ///
-    /// # Errors
-    /// When PostgreSQL does not make it.
-    pub async fn database(&self, what: &str) -> anyhow::Result<BenchDatabase> {
-        let name = self.fresh_name(what);
-        let admin = PgPool::connect(&self.database_url).await?;
-        admin
-            .execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .await
-            .context("the benchmark's database could not be created")?;
-        admin.close().await;
-        let url = with_database(&self.database_url, &name);
-        let pool = sqlx::postgres::PgPoolOptions::new()
-            .max_connections(POOL_CONNECTIONS)
-            .connect(&url)
-            .await?;
-        Ok(BenchDatabase { url, pool })
-    }
-
-    /// Tells the person who waits what is being done.
-    pub fn say(&self, text: &str) {
-        // Progress is for people: when nobody reads it, the measurement goes on.
-        let _ = output::say(&format!("  {text}"));
-    }
-}
-
-/// The URL of another database of the same server.
-fn with_database(url: &str, name: &str) -> String {
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let scheme = base.find("://").map_or(0, |at| at + 3);
-    let host_end = base[scheme..]
-        .find('/')
-        .map_or(base.len(), |at| scheme + at);
-    let mark = if query.is_empty() { "" } else { "?" };
-    format!("{}/{name}{mark}{query}", &base[..host_end])
-}
-
 /// What a run found, as it is written to the JSON file.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -165,12 +84,13 @@ struct Machine {
     cpus: usize,
     cpu: String,
     memory_mib: u64,
+    parts: Vec<String>,
     release: &'static str,
     optimised: bool,
 }
 
 impl Machine {
-    fn this() -> Self {
+    fn this(context: &BenchContext) -> Self {
         let field = |file: &str, lead: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let line = text.lines().find(|line| line.starts_with(lead));
@@ -188,6 +108,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             cpu: field("/proc/cpuinfo", "model name"),
             memory_mib: kib.unwrap_or(0) / 1024,
+            parts: context.sources.clone(),
             release: env!("CARGO_PKG_VERSION"),
             optimised: !cfg!(debug_assertions),
         }
@@ -196,12 +117,37 @@ impl Machine {
 
 impl Bench {
     pub async fn run(self, format: Format) -> Result<(), Failure> {
-        let report = Report {
-            machine: Machine::this(),
+        if cfg!(debug_assertions) && !self.quick {
+            return Err(Failure::Refused(
+                "this build is not optimised and its figures would mean nothing: use \
+                 `cargo run --release -- bench`, or --quick to see that everything runs"
+                    .to_owned(),
+            ));
+        }
+        let given = Given {
+            database_url: self.database_url.clone(),
+            nats_url: self.nats_url.clone(),
+            dynamodb_endpoint: self.dynamodb_endpoint.clone(),
+        };
+        output::say("starting the servers")?;
+        let context = BenchContext::start(given, self.quick).await?;
+        let mut report = Report {
+            machine: Machine::this(&context),
             quick: self.quick,
             figures: Vec::new(),
         };
-        output::print(format, &report, |report| figure::table(&report.figures))?;
+        for part in self.chosen() {
+            output::say(&format!("measuring {part:?}"))?;
+            let figures = part.measure(&context).await;
+            let figures = figures.with_context(|| format!("{part:?} could not be measured"))?;
+            if format == Format::Table {
+                output::text(&figure::table(&figures).to_string())?;
+            }
+            report.figures.extend(figures);
+        }
+        if format == Format::Json {
+            output::print(format, &report, |report| figure::table(&report.figures))?;
+        }
         if let Some(file) = &self.json {
             let text = serde_json::to_string_pretty(&report).map_err(anyhow::Error::from)?;
             fs::write(file, text + "\n")
@@ -209,23 +155,30 @@ impl Bench {
         }
         Ok(())
     }
+
+    /// The parts asked for, each once, in the order in which they are listed.
+    fn chosen(&self) -> Vec<Part> {
+        let all = self.parts.contains(&Part::All);
+        let single = Part::value_variants().iter().copied();
+        single
+            .filter(|part| *part != Part::All && (all || self.parts.contains(part)))
+            .collect()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_turned_to_another_database() {
-        for (url, expected) in [
-            ("postgres://u@h:1/a", "postgres://u@h:1/b"),
-            ("postgres://u:p@h:1", "postgres://u:p@h:1/b"),
-            (
-                "postgres://h/a?sslmode=disable",
-                "postgres://h/b?sslmode=disable",
-            ),
-        ] {
-            assert_eq!(with_database(url, "b"), expected);
+impl Part {
+    /// One line per part, as in [`Part`].
+    async fn measure(self, context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
+        let _ = context;
+        match self {
+            Self::All
+            | Self::Append
+            | Self::Commands
+            | Self::Reads
+            | Self::Relay
+            | Self::Projector
+            | Self::Readable
+            | Self::Growth => Ok(Vec::new()),
         }
     }
 }
