@@ -1,0 +1,121 @@
+use std::time::Duration;
+
+use reqwest::{Method, header::HeaderMap};
+use serde_json::Value;
+
+/// How long a client waits for an answer before the outcome is unknown to it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A plain HTTP client of the public ports.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, byte for byte.
+    pub body: String,
+}
+
+impl Reply {
+    /// The body as JSON; null when it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// A header's text; empty when it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> String {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// The stream version in the `ETag`; 0 when there is none.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.header("etag").trim_matches('"').parse().unwrap_or(0)
+    }
+
+    /// Whether it is the first answer to an earlier request of the same key.
+    #[must_use]
+    pub fn replayed(&self) -> bool {
+        self.header("idempotent-replayed") == "true"
+    }
+
+    /// The last segment of a problem's `type`.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let json = self.json();
+        let kind = json["type"].as_str().unwrap_or_default();
+        kind.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Client {
+    /// A client that repeats nothing by itself.
+    #[must_use]
+    pub fn new() -> Self {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(Duration::from_secs(1))
+            .build()
+            .unwrap();
+        Self { http }
+    }
+
+    /// Sends one request; an error means that its outcome is not known.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Reply, reqwest::Error> {
+        let mut request = self.http.request(method, url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = response.text().await?;
+        Ok(Reply {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// A GET.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub async fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Reply, reqwest::Error> {
+        self.send(Method::GET, url, headers, None).await
+    }
+}
