@@ -1,0 +1,70 @@
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+
+use crate::error::NatsError;
+
+/// How often the connection is checked, in milliseconds: a server that was stopped, not closed,
+/// is noticed after two of these.
+const PING_INTERVAL_MS: u64 = 5_000;
+/// How long one attempt to connect may take, in milliseconds.
+const CONNECT_TIMEOUT_MS: u64 = 3_000;
+/// How long a request waits for its answer, in milliseconds.
+const REQUEST_TIMEOUT_MS: u64 = 5_000;
+/// The shortest and the longest pause before another attempt to connect, in milliseconds.
+const RECONNECT_MIN_MS: u64 = 25;
+const RECONNECT_MAX_MS: u64 = 1_000;
+/// Commands that may wait for the connection before senders have to.
+const CLIENT_CAPACITY_COMMANDS: usize = 4_096;
+
+/// Connects to NATS and stays connected: a server that is not there yet, or goes away, is tried
+/// again for ever, with a pause that grows to a second and is jittered so that a crowd of
+/// processes does not come back in step.
+///
+/// `name` shows up in the server's list of connections.
+///
+/// # Errors
+/// [`NatsError`] when the address makes no sense, or the server refuses the credentials.
+pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
+    let label = name.to_owned();
+    ConnectOptions::new()
+        .name(name)
+        .retry_on_initial_connect()
+        .ping_interval(Duration::from_millis(PING_INTERVAL_MS))
+        .connection_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
+        .request_timeout(Some(Duration::from_millis(REQUEST_TIMEOUT_MS)))
+        .client_capacity(CLIENT_CAPACITY_COMMANDS)
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(move |event| {
+            log_event(&label, &event);
+            std::future::ready(())
+        })
+        .connect(url)
+        .await
+        .map_err(|error| NatsError::new(format_args!("be reached at {url}"), error))
+}
+
+/// The JetStream context that everything in this crate works with.
+#[must_use]
+pub fn jetstream(client: Client) -> jetstream::Context {
+    jetstream::new(client)
+}
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
+    let ceiling = (RECONNECT_MIN_MS << doublings).min(RECONNECT_MAX_MS);
+    crate::backoff::jittered(Duration::from_millis(ceiling))
+}
+
+fn log_event(client: &str, event: &Event) {
+    match event {
+        Event::Connected => tracing::info!(client, "connected to NATS"),
+        Event::Disconnected => tracing::warn!(client, "lost the connection to NATS"),
+        Event::SlowConsumer(subscription) => {
+            tracing::warn!(client, subscription, "NATS messages were dropped: too slow");
+        }
+        Event::ServerError(error) => tracing::warn!(client, %error, "NATS reports an error"),
+        Event::ClientError(error) => tracing::debug!(client, %error, "NATS client error"),
+        other => tracing::info!(client, event = %other, "NATS connection event"),
+    }
+}
