@@ -49,6 +49,17 @@ impl RequestContext {
         }))
     }
 
+    /// Joins the request's span to the caller's trace; from here on the request's `traceparent` is
+    /// what this process calls its own part.
+    pub(crate) fn enter(&mut self, span: &tracing::Span) {
+        let caller = self.traceparent().map(str::to_owned);
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.traceparent = trace::join(span, caller.as_deref())
+                .or_else(|| inner.traceparent.take())
+                .or_else(|| Some(trace::fresh()));
+        }
+    }
+
     /// The request's name: the caller's `X-Request-Id` where it was acceptable, else a fresh one.
     #[must_use]
     pub fn request_id(&self) -> &str {
@@ -59,7 +70,7 @@ impl RequestContext {
         self.0.request_id.clone()
     }
 
-    /// The caller's `traceparent`, where it sent a valid one.
+    /// The trace context of the request: this process's part of the caller's trace.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.0.traceparent.as_ref().and_then(|v| v.to_str().ok())
@@ -95,7 +106,7 @@ impl RequestContext {
         Metadata {
             correlation_id: self.request_id().to_owned(),
             causation_id: None,
-            traceparent: trace::current().or_else(|| self.traceparent().map(str::to_owned)),
+            traceparent: self.traceparent().map(str::to_owned),
             actor: actor.map(str::to_owned),
             idempotency_key_hash: None,
         }

@@ -1,6 +1,7 @@
 //! W3C trace context: who called, and what this process calls its own part.
 
 use http::{HeaderName, HeaderValue};
+use tracing::Span;
 
 /// The header that carries the trace.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -30,13 +31,16 @@ pub(crate) fn is_traceparent(bytes: &[u8]) -> bool {
     reason = "an edge that makes ids: those of a trace"
 )]
 pub(crate) fn fresh() -> HeaderValue {
-    let trace = uuid::Uuid::new_v4().simple();
-    let span = uuid::Uuid::new_v4().as_u64_pair().0;
-    HeaderValue::from_str(&format!("00-{trace}-{span:016x}-00"))
+    let trace = uuid::Uuid::new_v4();
+    // A span's id has to be unique within its trace only.
+    let (high, low) = trace.as_u64_pair();
+    let span = (high ^ low).max(1);
+    HeaderValue::from_str(&format!("00-{}-{span:016x}-00", trace.simple()))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The `traceparent` of the span that is running, where traces are exported.
-pub(crate) fn current() -> Option<String> {
+/// Makes a span part of the caller's trace, and gives what it is called in it; `None` where no
+/// traces are exported.
+pub(crate) fn join(_span: &Span, _caller: Option<&str>) -> Option<HeaderValue> {
     None
 }

@@ -1,0 +1,154 @@
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::Request, response::Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// How long to wait before accepting again when the machine is out of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The bounds of a server's connections.
+#[derive(Debug, Clone)]
+pub struct ServerLimits {
+    /// How many connections are open at once; more wait in the socket's backlog.
+    pub max_connections: usize,
+    /// The largest request head, in bytes; a larger one gets a 431.
+    pub max_head_bytes: usize,
+    /// How long a connection may take to send a request's head. An idle connection is waiting for
+    /// the next one, so this is also how long it is kept.
+    pub head_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 8192,
+            max_head_bytes: 16 * 1024,
+            head_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Serves HTTP/1.1 on a socket that the caller bound, until `shutdown`. Then no new connection is
+/// taken, requests that are being worked on are finished and their connections closed; what is not
+/// done within `drain` is cut off. The caller turns readiness off before, and owns the socket's
+/// address.
+///
+/// # Errors
+/// When the socket no longer accepts at all.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+    drain: Duration,
+) -> io::Result<()> {
+    let server = Arc::new(Connections {
+        router,
+        http: http(&limits),
+        closing: CancellationToken::new(),
+    });
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let server = server.clone();
+                connections.spawn(async move {
+                    server.run(stream).await;
+                    drop(place);
+                });
+            }
+            Err(error) if of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; trying again");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(listener);
+    server.closing.cancel();
+    let end = Instant::now() + drain;
+    while let Ok(Some(_)) = timeout_at(end, connections.join_next()).await {}
+    if !connections.is_empty() {
+        let left = connections.len();
+        tracing::warn!(left, "connections cut off at the end of the drain");
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, place))
+}
+
+/// Errors that say something about one peer and nothing about the socket.
+fn of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput
+    )
+}
+
+fn http(limits: &ServerLimits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_header_size(limits.max_head_bytes)
+        .pipeline_flush(true);
+    http
+}
+
+struct Connections {
+    router: Router,
+    http: http1::Builder,
+    closing: CancellationToken,
+}
+
+impl Connections {
+    async fn run(&self, stream: TcpStream) {
+        let router = &self.router;
+        let service = service_fn(|request: Request<Incoming>| call(router, request));
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // A peer's doing: it went away, or sent what is no HTTP and was answered 400.
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+}
+
+fn call(
+    router: &Router,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    router.clone().oneshot(request.map(Body::new))
+}
