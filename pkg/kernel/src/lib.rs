@@ -12,4 +12,4 @@ pub use id::{EntityId, InvalidId, MAX_ID_BYTES};
 pub use money::{EXACT_NUMBER, Money, MoneyError};
 #[cfg(feature = "openapi")]
 pub use schema::{IdInput, MoneyInput};
-pub use time::{Timestamp, TimestampError};
+pub use time::{TimeBound, TimeBoundError, Timestamp, TimestampError};

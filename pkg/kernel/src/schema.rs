@@ -44,7 +44,7 @@ mod openapi {
         },
     };
 
-    use crate::{EntityId, MAX_ID_BYTES, Money, Timestamp};
+    use crate::{EntityId, MAX_ID_BYTES, Money, TimeBound, Timestamp};
 
     /// How a request may say an [`EntityId`]; a name for the document only.
     #[derive(Debug)]
@@ -94,6 +94,16 @@ mod openapi {
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
             .description(Some("An instant in UTC, RFC 3339."))
             .examples(["2026-01-31T12:00:00.123456Z"])
+            .build()
+    );
+    value!(
+        TimeBound,
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "A time, RFC 3339, or a date for the instant at which it begins in UTC."
+            ))
+            .examples(["2026-01-31", "2026-01-31T12:00:00Z"])
             .build()
     );
     value!(

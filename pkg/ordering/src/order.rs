@@ -12,6 +12,8 @@ use millrace_kernel::{EntityId, Money, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod stored;
 #[cfg(test)]
 mod tests;
@@ -25,22 +27,6 @@ pub use values::{
 
 // ---------------------------------------------------------------------------------------- ids
 
-/// The literal segments of the routes: an order or user of such a name could not be asked for.
-pub const RESERVED_IDS: [&str; 7] = [
-    "amount-greater-than",
-    "date-range",
-    "search",
-    "statistics",
-    "status",
-    "user",
-    "username",
-];
-
-/// An id that the routes need for themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is a word of the routes and cannot be an id")]
-pub struct ReservedId;
-
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -50,14 +36,9 @@ macro_rules! id {
 
         impl $name {
             /// Takes an id.
-            ///
-            /// # Errors
-            /// [`ReservedId`] for one of [`RESERVED_IDS`].
-            pub fn new(id: EntityId) -> Result<Self, ReservedId> {
-                if RESERVED_IDS.contains(&id.as_str()) {
-                    return Err(ReservedId);
-                }
-                Ok(Self(id))
+            #[must_use]
+            pub const fn new(id: EntityId) -> Self {
+                Self(id)
             }
 
             /// The id without its kind.

@@ -1,89 +1,8 @@
 use millrace_es::{Aggregate, DomainEvent};
 
-use super::*;
+use super::{fixtures as order, *};
 
 mod formats;
-
-/// Orders by the state they are in.
-pub(super) mod order {
-    use super::*;
-
-    pub fn at(second: u32) -> Timestamp {
-        format!("2026-01-31T12:00:{second:02}.000001Z")
-            .parse()
-            .unwrap()
-    }
-
-    pub fn id(text: &str) -> EntityId {
-        EntityId::new(text).unwrap()
-    }
-
-    pub fn request() -> CreateOrder {
-        let items = Items::new(vec![OrderItem {
-            description: "Widget".into(),
-            quantity: 2,
-            unit_price: "249.75".parse().unwrap(),
-        }]);
-        CreateOrder {
-            order_id: OrderId::new(id("o-1")).unwrap(),
-            user_id: UserId::new(id("shivam_99")).unwrap(),
-            total: Total::of_items(items.unwrap()),
-            shipping_address: Some("123 Main St".into()),
-            notes: None,
-            payment_account_id: None,
-            description: None,
-            purchase_dt: None,
-            at: at(0),
-        }
-    }
-
-    pub fn create() -> OrderCommand {
-        OrderCommand::Create(Box::new(request()))
-    }
-
-    pub fn become_(to: OrderStatus) -> OrderCommand {
-        OrderCommand::UpdateStatus {
-            to,
-            reason: Some("asked for".into()),
-            at: at(1),
-        }
-    }
-
-    pub fn delete() -> OrderCommand {
-        OrderCommand::Delete { at: at(2) }
-    }
-
-    /// The order after these commands, each of which it takes.
-    pub fn after(commands: &[OrderCommand]) -> Order {
-        commands.iter().fold(Order::default(), |order, command| {
-            let events = order.decide(command).unwrap();
-            events.iter().fold(order, Order::evolve)
-        })
-    }
-
-    pub fn pending() -> Order {
-        after(&[create()])
-    }
-
-    pub fn deleted() -> Order {
-        after(&[create(), delete()])
-    }
-
-    /// An order that stands at a status, by the shortest way.
-    pub fn standing(status: OrderStatus) -> Order {
-        use OrderStatus::{Cancelled, Confirmed, Delivered, Pending, Shipped};
-        let way: &[OrderStatus] = match status {
-            Pending => &[],
-            Confirmed => &[Confirmed],
-            Shipped => &[Confirmed, Shipped],
-            Delivered => &[Confirmed, Shipped, Delivered],
-            Cancelled => &[Cancelled],
-        };
-        let mut commands = vec![create()];
-        commands.extend(way.iter().map(|to| become_(*to)));
-        after(&commands)
-    }
-}
 
 /// Decides, and once more on what became of it: a command that was done says nothing new, or is
 /// refused; it never happens twice.
@@ -240,14 +159,6 @@ fn quantities_are_bounded() {
     assert!(Quantity::new(MAX_QUANTITY).is_ok());
     assert!(Quantity::new(0).is_err());
     assert!(Quantity::new(MAX_QUANTITY + 1).is_err());
-}
-
-#[test]
-fn a_word_of_the_routes_is_no_id() {
-    for word in RESERVED_IDS {
-        assert_eq!(OrderId::new(order::id(word)), Err(ReservedId));
-    }
-    assert!(OrderId::new(order::id("Statistics")).is_ok());
 }
 
 #[test]
