@@ -4,6 +4,8 @@ use millrace_es::{Context, Epoch, Partition, Position};
 use millrace_kernel::Timestamp;
 use serde::Serialize;
 
+use crate::error::StoreError;
+
 /// Names a generation for ever, in its store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -145,4 +147,47 @@ impl ContextHead {
                 (lane, *position)
             })
     }
+}
+
+/// Whether checkpoints belong to the present life of every log they follow.
+pub(crate) fn of_this_life(checkpoints: &[Checkpoint], heads: &[ContextHead]) -> bool {
+    heads.iter().all(|head| {
+        checkpoints
+            .iter()
+            .filter(|one| one.lane.context == head.context)
+            .all(|one| one.epoch == head.epoch)
+    })
+}
+
+/// Whether two generations follow the same lives of their logs, so that positions compare.
+pub(crate) fn of_one_life(own: &[Checkpoint], theirs: &[Checkpoint]) -> bool {
+    own.iter().all(|one| {
+        theirs
+            .iter()
+            .filter(|other| other.lane == one.lane)
+            .all(|other| other.epoch == one.epoch)
+    })
+}
+
+/// Refuses checkpoints that are behind in a lane.
+pub(crate) fn require_reached(
+    candidate: GenerationId,
+    own: &[Checkpoint],
+    needed: impl Iterator<Item = (Lane, Position)>,
+) -> Result<(), StoreError> {
+    for (lane, needed) in needed {
+        let at = own
+            .iter()
+            .find(|one| one.lane == lane)
+            .map_or(Position::ZERO, |one| one.position);
+        if at < needed {
+            return Err(StoreError::Behind {
+                candidate,
+                lane,
+                at,
+                needed,
+            });
+        }
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ mod store;
 mod stores;
 mod view;
 
+pub use dynamodb::DynamoStore;
 pub use error::{Alert, StoreError};
 pub use generation::{Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane};
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};

@@ -1,5 +1,14 @@
-//! Views in DynamoDB.
+//! Views in DynamoDB: a table per generation, and the table `<namespace>_projections` for the
+//! projector's own records.
 
+mod actions;
+mod apply;
+mod control;
+mod items;
+mod keys;
+mod letters;
+mod values;
 mod view;
 
+pub use control::DynamoStore;
 pub(crate) use view::{DynamoView, RowsOf};

@@ -12,7 +12,10 @@ use time::OffsetDateTime;
 use super::{PgGeneration, PgView};
 use crate::{
     error::StoreError,
-    generation::{Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane},
+    generation::{
+        Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane, of_one_life,
+        of_this_life, require_reached,
+    },
     view::{View, ViewStore},
 };
 
@@ -424,48 +427,5 @@ async fn set_status(
         .bind(status)
         .execute(conn)
         .await?;
-    Ok(())
-}
-
-/// Whether checkpoints belong to the present life of every log they follow.
-pub(crate) fn of_this_life(checkpoints: &[Checkpoint], heads: &[ContextHead]) -> bool {
-    heads.iter().all(|head| {
-        checkpoints
-            .iter()
-            .filter(|one| one.lane.context == head.context)
-            .all(|one| one.epoch == head.epoch)
-    })
-}
-
-/// Whether two generations follow the same lives of their logs, so that positions compare.
-pub(crate) fn of_one_life(own: &[Checkpoint], theirs: &[Checkpoint]) -> bool {
-    own.iter().all(|one| {
-        theirs
-            .iter()
-            .filter(|other| other.lane == one.lane)
-            .all(|other| other.epoch == one.epoch)
-    })
-}
-
-/// Refuses checkpoints that are behind in a lane.
-pub(crate) fn require_reached(
-    candidate: GenerationId,
-    own: &[Checkpoint],
-    needed: impl Iterator<Item = (Lane, Position)>,
-) -> Result<(), StoreError> {
-    for (lane, needed) in needed {
-        let at = own
-            .iter()
-            .find(|one| one.lane == lane)
-            .map_or(Position::ZERO, |one| one.position);
-        if at < needed {
-            return Err(StoreError::Behind {
-                candidate,
-                lane,
-                at,
-                needed,
-            });
-        }
-    }
     Ok(())
 }
