@@ -9,15 +9,17 @@ mod error;
 mod generation;
 mod letters;
 mod postgres;
+mod read;
 mod store;
 mod stores;
 mod view;
 
-pub use dynamodb::DynamoStore;
+pub use dynamodb::{DynamoReadModel, DynamoReader, DynamoStore};
 pub use error::{Alert, StoreError};
 pub use generation::{Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane};
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};
-pub use postgres::PgStore;
+pub use postgres::{PgReadModel, PgReadOptions, PgReader, PgStore};
+pub use read::{AtLeast, ReadError};
 pub use stores::{
     BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, LocalIndex, POSITION_ATTRIBUTE,
     PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition,

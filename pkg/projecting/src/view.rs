@@ -4,6 +4,7 @@ use millrace_es::{Context, Projection};
 
 use crate::{
     dynamodb::{self, DynamoView},
+    error::StoreError,
     postgres::{self, PgView},
     stores::{DynamoRows, PgRows, PgTally},
 };
@@ -82,6 +83,31 @@ impl View {
     #[must_use]
     pub fn contexts(&self) -> &[Context] {
         &self.contexts
+    }
+
+    pub(crate) fn postgres(&self) -> Result<&Arc<dyn PgView>, StoreError> {
+        match &self.store {
+            ViewStore::Postgres(view) => Ok(view),
+            ViewStore::DynamoDb(_) => Err(StoreError::Invalid(format!(
+                "{} is not kept in PostgreSQL",
+                self.name
+            ))),
+        }
+    }
+
+    /// Refuses a view of several contexts too: an item is guarded by one position.
+    pub(crate) fn dynamodb(&self) -> Result<&Arc<dyn DynamoView>, StoreError> {
+        match &self.store {
+            ViewStore::DynamoDb(view) if self.contexts.len() == 1 => Ok(view),
+            ViewStore::DynamoDb(_) => Err(StoreError::Invalid(format!(
+                "{} has to read exactly one context: an item is guarded by one position",
+                self.name
+            ))),
+            ViewStore::Postgres(_) => Err(StoreError::Invalid(format!(
+                "{} is not kept in DynamoDB",
+                self.name
+            ))),
+        }
     }
 
     /// Where its rows are kept.

@@ -31,7 +31,7 @@ use crate::{
         of_this_life, require_reached,
     },
     stores::{Item, KeyAttribute, KeyKind, TableDefinition},
-    view::{View, ViewStore},
+    view::View,
 };
 
 /// How often a change of generations whose rivals win is tried again.
@@ -101,15 +101,7 @@ impl DynamoStore {
         view: &View,
         heads: &[ContextHead],
     ) -> Result<Generation, StoreError> {
-        let definition = match &view.store {
-            ViewStore::DynamoDb(tables) if view.contexts().len() == 1 => tables.table(),
-            _ => {
-                return Err(StoreError::Invalid(format!(
-                    "{} is not kept in DynamoDB, or reads more than one context: an item is guarded by one position",
-                    view.name()
-                )));
-            }
-        };
+        let definition = view.dynamodb()?.table();
         for attempt in 0..MAX_ATTEMPTS {
             let revision = self.revision(view.name()).await?;
             let known = self.generations(view.name()).await?;

@@ -7,8 +7,10 @@ mod control;
 mod items;
 mod keys;
 mod letters;
+mod read;
 mod values;
 mod view;
 
 pub use control::DynamoStore;
+pub use read::{DynamoReadModel, DynamoReader};
 pub(crate) use view::{DynamoView, RowsOf};

@@ -2,9 +2,11 @@
 
 mod apply;
 mod letters;
+mod read;
 mod store;
 mod view;
 
 pub(crate) use apply::PgGeneration;
+pub use read::{PgReadModel, PgReadOptions, PgReader};
 pub use store::PgStore;
 pub(crate) use view::{PgView, RowsOf, TallyOf};

@@ -16,7 +16,7 @@ use crate::{
         Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane, of_one_life,
         of_this_life, require_reached,
     },
-    view::{View, ViewStore},
+    view::View,
 };
 
 /// The schema of the control tables.
@@ -119,7 +119,7 @@ impl PgStore {
         heads: &[ContextHead],
     ) -> Result<Generation, StoreError> {
         check_name(view.name())?;
-        let tables = tables_of(view)?;
+        let tables = view.postgres()?;
         let mut tx = self.control.begin().await?;
         sqlx::query(
             "SELECT pg_advisory_xact_lock(hashtextextended('millrace.generation.' || $1, 0))",
@@ -127,7 +127,7 @@ impl PgStore {
         .bind(view.name())
         .execute(&mut *tx)
         .await?;
-        let known = list(&mut tx, view.name()).await?;
+        let known = list_generations(&mut tx, view.name()).await?;
         let mut stale = Vec::new();
         for generation in known
             .iter()
@@ -160,7 +160,7 @@ impl PgStore {
         } else {
             GenerationStatus::Active
         };
-        let generation = create(&mut tx, view, tables, heads, status).await?;
+        let generation = create(&mut tx, view, &**tables, heads, status).await?;
         tx.commit().await?;
         tracing::info!(projection = view.name(), generation = %generation.id, status = status.as_str(), "made a generation");
         Ok(generation)
@@ -172,7 +172,7 @@ impl PgStore {
     /// See [`StoreError`].
     pub async fn generations(&self, projection: &str) -> Result<Vec<Generation>, StoreError> {
         let mut conn = self.control.acquire().await?;
-        list(&mut conn, projection).await
+        list_generations(&mut conn, projection).await
     }
 
     /// Makes a candidate answer queries, in one transaction that holds the checkpoints of both
@@ -187,7 +187,7 @@ impl PgStore {
         heads: &[ContextHead],
     ) -> Result<(), StoreError> {
         let mut tx = self.control.begin().await?;
-        let known = list(&mut tx, &candidate.projection).await?;
+        let known = list_generations(&mut tx, &candidate.projection).await?;
         let live = known
             .iter()
             .filter(|one| {
@@ -250,16 +250,6 @@ impl PgStore {
             .acquire_timeout(Duration::from_millis(ACQUIRE_TIMEOUT_MS))
             .connect_lazy_with(options);
         PgGeneration::new(generation.id, pool, view)
-    }
-}
-
-fn tables_of(view: &View) -> Result<&dyn PgView, StoreError> {
-    match &view.store {
-        ViewStore::Postgres(tables) => Ok(&**tables),
-        ViewStore::DynamoDb(_) => Err(StoreError::Invalid(format!(
-            "{} is not kept in PostgreSQL",
-            view.name()
-        ))),
     }
 }
 
@@ -355,7 +345,10 @@ async fn create(
     Ok(generation)
 }
 
-async fn list(conn: &mut PgConnection, projection: &str) -> Result<Vec<Generation>, StoreError> {
+pub(super) async fn list_generations(
+    conn: &mut PgConnection,
+    projection: &str,
+) -> Result<Vec<Generation>, StoreError> {
     let rows = sqlx::query(
         "SELECT id, projection, version, status, schema_name, created_at
          FROM generations WHERE projection = $1 ORDER BY id DESC",
