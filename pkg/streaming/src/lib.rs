@@ -14,6 +14,7 @@ mod dead_letters;
 mod error;
 mod lease;
 mod names;
+mod recover;
 mod relay;
 mod signals;
 mod topology;
@@ -31,6 +32,10 @@ pub use lease::{
     Ownership, PartitionLeases, Standing,
 };
 pub use names::{InvalidToken, Names};
-pub use relay::{POLL_MS, REFILL_EVENTS, Relay, RelayOptions};
+pub use recover::{
+    ImportedTail, LogCheck, MAX_TAIL_EVENTS, RecoverError, check_log_against_stream,
+    import_tail_from_stream, new_epoch,
+};
+pub use relay::{AUDIT_MS, POLL_MS, REFILL_EVENTS, Relay, RelayOptions};
 pub use signals::{AppendedSignals, Progress, ProgressSignals, Signals};
 pub use topology::{StreamIdentity, StreamState, Topology, TopologyOptions};

@@ -1,0 +1,206 @@
+//! One session of publishing: read ahead in the log, publish, take acknowledgements, until the
+//! lease ends or something does not fit.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use millrace_es::{Position, RecordedEvent};
+use millrace_eventlog::{EventLog, LogError};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{DRAIN_MS, Relay, RelayError, flight::Flight, inspect::Verdict};
+use crate::{backoff::Backoff, lease::Standing, topology::StreamState};
+
+/// How many events are read from the log at once.
+const PAGE_EVENTS: usize = 1_000;
+/// Below how many waiting events the next page is read.
+const READ_AHEAD_EVENTS: usize = 1_000;
+
+/// Why a session ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The relay was told to stop.
+    Stopped,
+    /// The lease is another's, or could not be renewed.
+    LeaseLost,
+    /// Stream and log have to be compared again.
+    LookAgain,
+}
+
+/// The log, read ahead of what is published.
+struct Pages {
+    log: Arc<dyn EventLog>,
+    waiting: VecDeque<RecordedEvent>,
+    read_to: Position,
+    reading: Option<BoxFuture<'static, Result<Vec<RecordedEvent>, LogError>>>,
+    /// Nothing more was there at the last look, and nobody has said otherwise since.
+    at_head: bool,
+}
+
+impl Pages {
+    fn after(log: Arc<dyn EventLog>, position: Position) -> Self {
+        Self {
+            log,
+            waiting: VecDeque::new(),
+            read_to: position,
+            reading: None,
+            at_head: false,
+        }
+    }
+
+    fn wants_page(&self) -> bool {
+        !self.at_head && self.reading.is_none() && self.waiting.len() < READ_AHEAD_EVENTS
+    }
+
+    fn begin_page(&mut self) {
+        let (log, after) = (Arc::clone(&self.log), self.read_to);
+        self.reading = Some(Box::pin(
+            async move { log.read_log(after, PAGE_EVENTS).await },
+        ));
+    }
+
+    /// Waits for the page that is being read; for ever when none is.
+    async fn page(&mut self) -> Result<(), LogError> {
+        let Some(reading) = &mut self.reading else {
+            return std::future::pending().await;
+        };
+        let page = reading.await;
+        self.reading = None;
+        let page = page?;
+        self.at_head = page.len() < PAGE_EVENTS;
+        for event in page {
+            if event.position != self.read_to.next() {
+                return Err(LogError::Corrupt(format!(
+                    "after position {} comes {}",
+                    self.read_to, event.position
+                )));
+            }
+            self.read_to = event.position;
+            self.waiting.push_back(event);
+        }
+        Ok(())
+    }
+}
+
+/// Where a session stands.
+struct Cursor {
+    stream: StreamState,
+    /// The last position acknowledged.
+    published: Position,
+    /// The highest position known of.
+    head: Position,
+}
+
+impl Relay {
+    pub(super) async fn publish_from(
+        &mut self,
+        stream: StreamState,
+        head: Position,
+        standing: &mut watch::Receiver<Standing>,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<Ended, RelayError> {
+        let client = self.topology.jetstream().client();
+        let mut flight = Flight::begin(client, self.topology.names().clone()).await?;
+        let mut cursor = Cursor {
+            stream,
+            published: stream.last,
+            head,
+        };
+        let ended = self
+            .pump(&mut flight, &mut cursor, standing, stop, backoff)
+            .await;
+        flight.drain(Duration::from_millis(DRAIN_MS)).await;
+        ended
+    }
+
+    async fn pump(
+        &mut self,
+        flight: &mut Flight,
+        cursor: &mut Cursor,
+        standing: &mut watch::Receiver<Standing>,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<Ended, RelayError> {
+        let mut appended = self.log.appended();
+        let mut signals = self.signals.on_appended(self.context()).await?;
+        let mut pages = Pages::after(Arc::clone(&self.log), cursor.published);
+        let mut polls = tokio::time::interval(self.options.poll_every);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut audit_at = Instant::now() + self.options.audit_every;
+        loop {
+            if !standing.borrow_and_update().is_held() {
+                return Ok(Ended::LeaseLost);
+            }
+            while flight.has_room()
+                && let Some(event) = pages.waiting.pop_front()
+            {
+                flight.publish(&event).await?;
+            }
+            if pages.wants_page() {
+                // An append from here on wakes again; all before are in the page.
+                appended.borrow_and_update();
+                pages.begin_page();
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(Ended::Stopped),
+                acknowledged = flight.acknowledged(), if !flight.is_empty() => {
+                    self.advance(cursor, acknowledged?);
+                    backoff.reset();
+                }
+                read = pages.page(), if pages.reading.is_some() => {
+                    read?;
+                    cursor.head = cursor.head.max(pages.read_to);
+                    self.meters.lag(cursor.head, cursor.published);
+                }
+                Ok(()) = appended.changed(), if pages.at_head => pages.at_head = false,
+                Some(newest) = signals.next(), if pages.at_head => {
+                    pages.at_head = newest <= pages.read_to;
+                }
+                _ = standing.changed() => {}
+                _ = polls.tick() => {
+                    let idle = flight.is_empty() && pages.waiting.is_empty();
+                    let audit = idle && Instant::now() >= audit_at;
+                    if audit {
+                        audit_at = Instant::now() + self.options.audit_every;
+                    }
+                    let Some(agrees) = stop.run_until_cancelled(self.agrees(cursor, audit)).await
+                    else {
+                        return Ok(Ended::Stopped);
+                    };
+                    if !agrees? {
+                        return Ok(Ended::LookAgain);
+                    }
+                    pages.at_head &= cursor.head <= pages.read_to;
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, cursor: &mut Cursor, acknowledged: Position) {
+        let events = acknowledged.get().saturating_sub(cursor.published.get());
+        cursor.published = cursor.published.max(acknowledged);
+        self.known = Some((cursor.stream.identity, cursor.published));
+        self.meters.published(events);
+        self.meters.lag(cursor.head, cursor.published);
+    }
+
+    /// Looks at the log's head, which must not be behind what was published; an audit also
+    /// compares the idle stream with the log, since nothing else would tell of a stream that was
+    /// emptied or written to meanwhile.
+    async fn agrees(&self, cursor: &mut Cursor, audit: bool) -> Result<bool, RelayError> {
+        if audit {
+            let found = self.inspect().await?;
+            cursor.head = found.head.position;
+            return Ok(matches!(found.verdict, Verdict::GoOn(stream)
+                if stream.identity == cursor.stream.identity && stream.last == cursor.published));
+        }
+        let head = self.log.head().await?;
+        cursor.head = head.position;
+        Ok(head.position >= cursor.published)
+    }
+}
