@@ -1,1 +1,19 @@
-//! placeholder
+//! What every process of Millrace needs around its work: settings, logs, traces, metrics, health,
+//! and an orderly end. The only crate that reads the environment and listens to signals.
+
+pub mod admin;
+pub mod aws;
+pub mod config;
+mod log_format;
+mod metrics;
+pub mod secret;
+mod service;
+mod settings;
+pub mod shutdown;
+pub mod telemetry;
+pub mod trace;
+
+pub use metrics::{Metrics, install_metrics};
+pub use secret::Secret;
+pub use service::{Service, main, main_from};
+pub use settings::{CommonSettings, LogFormat, TelemetrySettings};
