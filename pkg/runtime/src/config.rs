@@ -91,6 +91,19 @@ pub fn parse_arguments<T: CommandFactory + FromArgMatches>(
     parse_from(arguments.into_iter().collect(), &environment)
 }
 
+/// The environment variables that a program's settings come from.
+#[must_use]
+pub fn variables<T: CommandFactory>() -> BTreeSet<String> {
+    variables_of(&command::<T>())
+}
+
+fn variables_of(command: &Command) -> BTreeSet<String> {
+    command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str().map(ToOwned::to_owned))
+        .collect()
+}
+
 /// The rule itself, with the environment as data.
 fn parse_from<T: CommandFactory + FromArgMatches>(
     arguments: Vec<OsString>,
@@ -161,10 +174,7 @@ fn reject_unknown_variables(
     command: &Command,
     environment: &BTreeMap<String, OsString>,
 ) -> Result<(), ConfigError> {
-    let known: BTreeSet<String> = command
-        .get_arguments()
-        .filter_map(|argument| argument.get_env()?.to_str().map(ToOwned::to_owned))
-        .collect();
+    let known = variables_of(command);
     let unknown = environment.iter().find(|(name, value)| {
         name.starts_with(VARIABLE_PREFIX) && !value.is_empty() && !known.contains(*name)
     });

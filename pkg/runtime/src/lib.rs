@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod aws;
 pub mod config;
+mod instance;
 mod log_format;
 mod metrics;
 pub mod secret;
@@ -13,7 +14,8 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
 
+pub use instance::instance_name;
 pub use metrics::{Metrics, install_metrics};
 pub use secret::Secret;
 pub use service::{Service, main, main_from};
-pub use settings::{CommonSettings, LogFormat, TelemetrySettings};
+pub use settings::{CommonSettings, HttpSettings, LogFormat, TelemetrySettings};

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::Secret;
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -64,11 +66,11 @@ pub struct CommonSettings {
     /// Address of the admin port: health, metrics and operations; never for the public
     #[arg(
         long,
-        env = "MILLRACE_ADMIN_ADDRESS",
+        env = "MILLRACE_ADMIN_LISTEN",
         default_value = "127.0.0.1:9090",
         value_name = "ADDRESS:PORT"
     )]
-    pub admin_address: SocketAddr,
+    pub admin_listen: SocketAddr,
 
     /// How long this process still serves after its readiness went off, before it closes its
     /// ports, in milliseconds: at least as long as a load balancer takes to notice
@@ -89,7 +91,7 @@ pub struct CommonSettings {
     )]
     pub drain_ms: u64,
 
-    /// Logs and traces.
+    /// Logs and traces
     #[command(flatten)]
     pub telemetry: TelemetrySettings,
 }
@@ -106,4 +108,50 @@ impl CommonSettings {
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+}
+
+/// Settings of a public HTTP port.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpSettings {
+    /// Address of the public port
+    #[arg(
+        long,
+        env = "MILLRACE_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub listen: SocketAddr,
+
+    /// How many connections are open at once; more wait to be accepted
+    #[arg(
+        long,
+        env = "MILLRACE_MAX_CONNECTIONS",
+        default_value = "8192",
+        value_name = "COUNT"
+    )]
+    pub max_connections: usize,
+
+    /// How many requests are worked on at once; more are answered 503
+    #[arg(
+        long,
+        env = "MILLRACE_MAX_IN_FLIGHT",
+        default_value = "4096",
+        value_name = "COUNT"
+    )]
+    pub max_in_flight: usize,
+
+    /// How long a request may take before it is answered 504, in milliseconds
+    #[arg(
+        long,
+        env = "MILLRACE_REQUEST_DEADLINE_MS",
+        default_value = "60000",
+        value_name = "MS"
+    )]
+    pub request_deadline_ms: u64,
+
+    /// Secret that signs the cursors of lists, at least 32 bytes; all processes of an installation
+    /// share it. Without it a process makes one up, and cursors end with the process
+    #[arg(long, env = "MILLRACE_CURSOR_KEY", value_name = "SECRET")]
+    pub cursor_key: Option<Secret<String>>,
 }
