@@ -11,7 +11,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    CursorKey, Forwarder, Problem,
+    CursorKey, DEFAULT_BODY_TIMEOUT, Forwarder, Problem,
     context::Shared,
     edge::{Edge, EdgeLayer, RouteLabel},
     metrics::RequestMetrics,
@@ -35,6 +35,8 @@ pub struct ApiOptions {
     pub max_in_flight: usize,
     /// How long a request may take before it gets a 504.
     pub request_deadline: Duration,
+    /// How long a body may take to arrive before it gets a 408.
+    pub body_timeout: Duration,
 }
 
 impl ApiOptions {
@@ -45,6 +47,7 @@ impl ApiOptions {
             cursor_key,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             request_deadline: DEFAULT_REQUEST_DEADLINE,
+            body_timeout: DEFAULT_BODY_TIMEOUT,
         }
     }
 }
@@ -122,6 +125,7 @@ impl Api {
             shared: Arc::new(Shared {
                 reserved: literals_beside_parameters(templates()).collect(),
                 cursor_key: self.options.cursor_key,
+                body_timeout: self.options.body_timeout,
             }),
             metrics: RequestMetrics::new(labels),
             in_flight: Arc::new(Semaphore::new(self.options.max_in_flight)),

@@ -5,16 +5,16 @@ use axum::{
     extract::{FromRequest, Request},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use crate::{Problem, json, problem::types};
+use crate::{Problem, context, json, problem::types};
 
 /// The largest body that is taken, in bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
-/// How long a body may take to arrive.
-pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a body may take to arrive unless told otherwise.
+pub const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body, read strictly: 415 unless it is `application/json`, 413 above [`MAX_BODY_BYTES`],
 /// 408 when it comes too slowly, 400 when it is not JSON, and 422 with every field that is unknown,
@@ -28,7 +28,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
-        let bytes = read(&parts.headers, body).await?;
+        let bytes = read(&parts, body).await?;
         json::from_slice(&bytes).map(Self)
     }
 }
@@ -52,12 +52,13 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads a body whole, within its bounds of size and time.
-pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    if declared_length(headers).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+pub(crate) async fn read(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
+    let bound = context::of(parts)?.body_timeout();
+    if declared_length(&parts.headers).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
     let whole = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_READ_TIMEOUT, whole).await {
+    match tokio::time::timeout(bound, whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(closing(Problem::new(
@@ -67,10 +68,7 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
         .caused_by(error)),
         Err(_) => Err(closing(Problem::new(
             &types::REQUEST_TIMEOUT,
-            format!(
-                "The body did not arrive within {} s",
-                BODY_READ_TIMEOUT.as_secs()
-            ),
+            format!("The body did not arrive within {} s", bound.as_secs()),
         ))),
     }
 }

@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     /// Literal segments that stand where a route has an id.
     pub reserved: HashSet<String>,
     pub cursor_key: CursorKey,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
 }
 
 /// What is known about a request before its route looks at it. Cheap to clone.
@@ -78,6 +80,10 @@ impl RequestContext {
 
     pub(crate) fn traceparent_value(&self) -> Option<HeaderValue> {
         self.0.traceparent.clone()
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        self.0.shared.body_timeout
     }
 
     pub(crate) fn cursor_key(&self) -> &CursorKey {

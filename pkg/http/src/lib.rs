@@ -13,6 +13,7 @@ mod failure;
 mod fields;
 mod forward;
 mod json;
+mod linger;
 mod metrics;
 mod openapi;
 mod page;
@@ -27,7 +28,7 @@ mod ui;
 mod write;
 
 pub use api::{Api, ApiOptions, DEFAULT_MAX_IN_FLIGHT, DEFAULT_REQUEST_DEADLINE};
-pub use body::{BODY_READ_TIMEOUT, Json, MAX_BODY_BYTES};
+pub use body::{DEFAULT_BODY_TIMEOUT, Json, MAX_BODY_BYTES};
 pub use conditional::{body_tag, version_tag};
 pub use consistency::{Consistency, DEFAULT_WAIT, LOG_POSITION, MAX_WAIT, MIN_LOG_POSITION};
 pub use context::{RequestContext, X_ACTOR, X_REQUEST_ID};

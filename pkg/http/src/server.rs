@@ -12,6 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::linger::Lingering;
+
 /// How long to wait before accepting again when the machine is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -111,12 +113,13 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// `pipeline_flush` stays off: with it, an answer to a request that is refused with bytes of it
+/// unread (431, 413) is never written out.
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
-        .max_header_size(limits.max_head_bytes)
-        .pipeline_flush(true);
+        .max_header_size(limits.max_head_bytes);
     http
 }
 
@@ -130,7 +133,9 @@ impl Connections {
     async fn run(&self, stream: TcpStream) {
         let router = &self.router;
         let service = service_fn(|request: Request<Incoming>| call(router, request));
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let connection = self
+            .http
+            .serve_connection(TokioIo::new(Lingering::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

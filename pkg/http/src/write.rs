@@ -94,7 +94,7 @@ impl<T: WriteBody, S: Sync> FromRequest<S> for Write<T> {
         Parameters::parse(parts.uri.query())?.none()?;
         let key = idempotency_key(&parts.headers)?;
         let if_match = conditional::if_match(&parts.headers)?;
-        let bytes = body::read(&parts.headers, stream).await?;
+        let bytes = body::read(&parts, stream).await?;
         let context = context::of(&parts)?.clone();
         let mut metadata = context.metadata(&parts.headers);
         let key = key.map(|key| {

@@ -1,0 +1,103 @@
+//! A connection that lets its last answer be read.
+//!
+//! A socket that is closed while bytes of its peer are unread sends a reset, and the reset takes the
+//! answer with it: whoever sends too large a body would see a broken connection instead of a 413. So
+//! at the end the server says that it is done, and reads on for a bounded while.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// How long a peer may take to notice that the server is done.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much a peer may still send, in bytes.
+const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+pub(crate) struct Lingering {
+    stream: TcpStream,
+    end: Option<Pin<Box<Sleep>>>,
+    unread: usize,
+}
+
+impl Lingering {
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            end: None,
+            unread: 0,
+        }
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
+        Pin::new(&mut self.get_mut().stream)
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.end.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let end = this.end.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut scratch = [0; 8192];
+        while this.unread < MAX_LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    this.unread += buffer.filled().len();
+                }
+                // The peer is done too, or gone.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    ready!(end.as_mut().poll(cx));
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
