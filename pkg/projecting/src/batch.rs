@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Range,
 };
 
@@ -99,6 +99,24 @@ impl Batch {
 
     pub(crate) fn events(&self) -> impl Iterator<Item = &RecordedEvent> {
         self.chunks.iter().flat_map(|chunk| &chunk.events)
+    }
+
+    /// The newest event of each chunk, with its lane.
+    pub(crate) fn last_events(&self) -> impl Iterator<Item = (&Lane, &RecordedEvent)> {
+        self.chunks
+            .iter()
+            .filter_map(|chunk| Some((&chunk.lane, chunk.events.last()?)))
+    }
+
+    /// Its lanes, each once.
+    pub(crate) fn lanes(&self) -> BTreeSet<Lane> {
+        self.chunks.iter().map(|chunk| chunk.lane.clone()).collect()
+    }
+
+    /// Takes a lane's events out.
+    pub(crate) fn remove(&mut self, lane: &Lane) {
+        self.chunks.retain(|chunk| chunk.lane != *lane);
+        self.events = self.chunks.iter().map(|chunk| chunk.events.len()).sum();
     }
 
     /// One move per lane, sorted by lane: the order in which checkpoints are locked.

@@ -10,6 +10,7 @@ mod generation;
 mod letters;
 mod postgres;
 mod read;
+mod runner;
 mod store;
 mod stores;
 mod view;
@@ -20,6 +21,7 @@ pub use generation::{Checkpoint, ContextHead, Generation, GenerationId, Generati
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};
 pub use postgres::{PgReadModel, PgReadOptions, PgReader, PgStore};
 pub use read::{AtLeast, ReadError};
+pub use runner::{MAX_BATCH_EVENTS_DYNAMODB, MAX_BATCH_EVENTS_POSTGRES, Runner, RunnerParts};
 pub use stores::{
     BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, LocalIndex, POSITION_ATTRIBUTE,
     PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition,

@@ -1,0 +1,134 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use metrics::{counter, gauge, histogram};
+use millrace_es::Position;
+use millrace_eventlog::LogHead;
+use millrace_kernel::Timestamp;
+
+use super::lane::newest_of;
+use crate::{
+    batch::Batch,
+    generation::{GenerationStatus, Lane},
+    letters::Reason,
+};
+
+/// How many heads are remembered per lane to date its oldest unread event, one a second.
+const MAX_SAMPLES: usize = 600;
+
+/// A projection's figures.
+pub(super) struct Meter {
+    projection: &'static str,
+    lanes: HashMap<Lane, LaneFigures>,
+}
+
+#[derive(Default)]
+struct LaneFigures {
+    /// When the newest position of the lane was first seen to be at least this.
+    seen: VecDeque<(Position, Timestamp)>,
+    /// When the log took the newest event that was applied since the lag was last measured.
+    applied: Option<Timestamp>,
+}
+
+impl Meter {
+    pub(super) fn new(projection: &'static str) -> Self {
+        Self {
+            projection,
+            lanes: HashMap::new(),
+        }
+    }
+
+    /// A batch is committed, so its events can be read.
+    pub(super) fn applied(&mut self, batch: &Batch, took: Duration, status: GenerationStatus) {
+        let projection = self.projection;
+        let events = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        counter!("millrace_projection_events_total", "projection" => projection).increment(events);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "batches are far below 2^52 events"
+        )]
+        histogram!("millrace_projection_batch_events", "projection" => projection)
+            .record(events as f64);
+        histogram!("millrace_projection_batch_seconds", "projection" => projection).record(took);
+        let now = Timestamp::now();
+        // A candidate answers no query.
+        if status == GenerationStatus::Active {
+            let readable =
+                histogram!("millrace_write_to_readable_seconds", "projection" => projection);
+            for event in batch.events() {
+                readable.record(seconds_between(event.recorded_at, now));
+            }
+        }
+        for (lane, event) in batch.last_events() {
+            self.lanes.entry(lane.clone()).or_default().applied = Some(event.recorded_at);
+        }
+    }
+
+    /// Measures how far a lane is behind: in positions (the events of other partitions in between
+    /// count too, so it is an upper bound that ends at 0), and in seconds since its oldest unread
+    /// event.
+    pub(super) fn lag(&mut self, lane: &Lane, at: Position, head: &LogHead, now: Timestamp) {
+        let newest = newest_of(head, lane);
+        let figures = self.lanes.entry(lane.clone()).or_default();
+        if figures.seen.back().is_none_or(|(seen, _)| *seen < newest) {
+            if figures.seen.len() == MAX_SAMPLES {
+                figures.seen.pop_front();
+            }
+            figures.seen.push_back((newest, now));
+        }
+        while figures.seen.front().is_some_and(|(seen, _)| *seen <= at) {
+            figures.seen.pop_front();
+        }
+        let applied = figures.applied.take();
+        let oldest_unread = figures.seen.front().map(|(_, since)| *since);
+        // While a backlog is worked through, its events date themselves.
+        let since = match (oldest_unread, applied) {
+            (None, _) => None,
+            (Some(seen), Some(applied)) => Some(seen.min(applied)),
+            (seen, None) => seen,
+        };
+        let seconds = since.map_or(0.0, |since| seconds_between(since, now));
+        let events = newest.get().saturating_sub(at.get());
+        let partition = lane.partition.to_string();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        gauge!("millrace_projection_lag_events", "projection" => self.projection, "partition" => partition.clone())
+            .set(events as f64);
+        gauge!("millrace_projection_lag_seconds", "projection" => self.projection, "partition" => partition)
+            .set(seconds);
+    }
+
+    /// Another process measures the lane now.
+    pub(super) fn forget(&mut self, lane: &Lane) {
+        if self.lanes.remove(lane).is_some() {
+            let partition = lane.partition.to_string();
+            gauge!("millrace_projection_lag_events", "projection" => self.projection, "partition" => partition.clone()).set(0.0);
+            gauge!("millrace_projection_lag_seconds", "projection" => self.projection, "partition" => partition).set(0.0);
+        }
+    }
+
+    pub(super) fn retry(&self) {
+        counter!("millrace_projection_retries_total", "projection" => self.projection).increment(1);
+    }
+
+    pub(super) fn letter(&self, reason: Reason) {
+        counter!("millrace_dead_letters_total", "projection" => self.projection, "reason" => reason.as_str())
+            .increment(1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    pub(super) fn letters(&self, waiting: u64) {
+        gauge!("millrace_dead_letters", "projection" => self.projection).set(waiting as f64);
+    }
+
+    /// A condition that somebody has to look at.
+    pub(super) fn alert(&self, kind: &'static str) {
+        counter!("millrace_projection_alerts_total", "projection" => self.projection, "kind" => kind)
+            .increment(1);
+    }
+}
+
+fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
+    (to.get() - from.get()).as_seconds_f64().max(0.0)
+}

@@ -1,0 +1,613 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use millrace_es::{Context, Epoch, Position};
+use millrace_kernel::Timestamp;
+use millrace_streaming::{LeaseEvent, Ownership, PartitionLeases};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{Id, JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    lane::{Feed, LaneEnd, LaneReader, MAX_CHUNKS_AHEAD},
+    meter::Meter,
+    pace::Backoff,
+};
+use crate::{
+    batch::{Batch, NewLetter, Parked, describe},
+    error::StoreError,
+    generation::{Checkpoint, Generation, GenerationStatus, Lane},
+    store::GenerationStore,
+};
+
+/// The most lanes of one batch: their checkpoints fit one transaction, in every store.
+const MAX_BATCH_LANES: usize = 64;
+
+/// How often requests about dead letters are looked for and lags are measured, in milliseconds.
+const TICK_MS: u64 = 1_000;
+
+/// How long a lane that ended rests before it is tried again, in milliseconds: an event that needs
+/// a newer release, a log that is behind.
+const REST_MS: u64 = 5_000;
+
+/// How long a lane rests whose checkpoint was moved by somebody else, in milliseconds.
+const FENCED_REST_MS: u64 = 200;
+
+/// The longest that one attempt at a batch may take before it counts as failed, in milliseconds: a
+/// connection whose peer is gone without a word gives no answer at all.
+const MAX_APPLY_MS: u64 = 60_000;
+
+/// How long the batch in hand may still take when the process is told to stop, in milliseconds.
+const LAST_BATCH_MS: u64 = 8_000;
+
+/// Folds one generation: takes lanes by lease, and applies what they read batch by batch.
+///
+/// There is one batch at a time, of whatever is ready in all lanes: while it is written, lanes
+/// fetch and decode the next. So a busy generation commits large batches and an idle one small
+/// ones, without a setting.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    generation: Generation,
+    status: watch::Receiver<GenerationStatus>,
+    store: Arc<dyn GenerationStore>,
+    owned: BTreeMap<Lane, Owned>,
+    parked: Parked,
+    ready: Arc<Notify>,
+    readers: JoinSet<(Lane, LaneEnd)>,
+    reader_lanes: HashMap<Id, Lane>,
+    meter: Meter,
+    stop: CancellationToken,
+    /// Rotates which lane is asked first.
+    turn: usize,
+    chores: JoinSet<()>,
+}
+
+/// A lane in this process's hands.
+struct Owned {
+    ownership: Ownership,
+    state: LaneState,
+}
+
+enum LaneState {
+    /// Nothing reads it until then. Where an event needs a newer release, the lane is then given
+    /// back for another process to try.
+    Resting {
+        until: Instant,
+        give_back: bool,
+    },
+    Reading(Reading),
+}
+
+struct Reading {
+    feed: mpsc::Receiver<Feed>,
+    committed: watch::Sender<Position>,
+    /// Where the lane is in the store, once the reader has said where it begins.
+    at: Option<(Position, Epoch)>,
+    reader: tokio::task::AbortHandle,
+    /// The reader ended by itself; what it handed over is still to be applied.
+    end: Option<LaneEnd>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        generation: Generation,
+        status: watch::Receiver<GenerationStatus>,
+        store: Arc<dyn GenerationStore>,
+        stop: CancellationToken,
+    ) -> Self {
+        let meter = Meter::new(shared.view.name());
+        Self {
+            shared,
+            generation,
+            status,
+            store,
+            owned: BTreeMap::new(),
+            parked: Parked::default(),
+            ready: Arc::new(Notify::new()),
+            readers: JoinSet::new(),
+            reader_lanes: HashMap::new(),
+            meter,
+            stop,
+            turn: 0,
+            chores: JoinSet::new(),
+        }
+    }
+
+    /// Works until told to stop; then finishes the batch in hand, gives every lane back and leaves
+    /// the leases.
+    pub(super) async fn run(mut self) {
+        let mut leases = JoinSet::new();
+        let (events, mut gained) = mpsc::channel(64);
+        for context in self.shared.view.contexts().to_vec() {
+            let Some(joined) = self.join(&context).await else {
+                return;
+            };
+            let (group, mut own) = joined;
+            leases.spawn(group.run(self.stop.clone()));
+            let events = events.clone();
+            leases.spawn(async move {
+                while let Some(event) = own.recv().await {
+                    if events.send((context.clone(), event)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(events);
+        self.work(&mut gained).await;
+        self.owned.clear();
+        self.readers.shutdown().await;
+        // The leases end once nothing is owned any more.
+        drop(gained);
+        while leases.join_next().await.is_some() {}
+        while self.chores.join_next().await.is_some() {}
+        tracing::info!(projection = self.shared.view.name(), generation = %self.generation.id, "stopped");
+    }
+
+    /// Takes part in the leases of one context, whose log says how many partitions there are.
+    async fn join(
+        &self,
+        context: &Context,
+    ) -> Option<(PartitionLeases, mpsc::Receiver<LeaseEvent>)> {
+        let mut heads = self.shared.heads(context)?.clone();
+        let known = async {
+            let head = heads.wait_for(Option::is_some).await.ok()?;
+            head.as_ref().map(|head| head.partitions)
+        };
+        let count = self.stop.run_until_cancelled(known).await??;
+        let group = format!(
+            "{}-{}-{context}",
+            self.shared.view.name(),
+            self.generation.id
+        );
+        match PartitionLeases::new(&self.shared.leases, &group, count) {
+            Ok(joined) => Some(joined),
+            Err(error) => {
+                tracing::error!(group, %error, "not a name for leases");
+                None
+            }
+        }
+    }
+
+    async fn work(&mut self, gained: &mut mpsc::Receiver<(Context, LeaseEvent)>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            while let Ok((context, event)) = gained.try_recv() {
+                self.take_lease_event(&context, event);
+            }
+            while let Some(ended) = self.readers.try_join_next_with_id() {
+                self.take_reader_end(ended);
+            }
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let batch = self.gather();
+            if !batch.is_empty() {
+                self.apply(batch).await;
+                self.settle_ended();
+                continue;
+            }
+            self.settle_ended();
+            let ready = Arc::clone(&self.ready);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = gained.recv() => match event {
+                    Some((context, event)) => self.take_lease_event(&context, event),
+                    None => return,
+                },
+                Some(ended) = self.readers.join_next_with_id() => self.take_reader_end(ended),
+                Some(_) = self.chores.join_next() => {}
+                _ = ticks.tick() => self.tick().await,
+                () = ready.notified() => {}
+            }
+        }
+    }
+
+    fn take_lease_event(&mut self, context: &Context, event: LeaseEvent) {
+        match event {
+            LeaseEvent::Gained(ownership) => {
+                let lane = Lane::new(context.clone(), ownership.partition());
+                tracing::debug!(projection = self.shared.view.name(), %lane, "lane gained");
+                let state = self.start_reader(&lane);
+                self.owned.insert(lane, Owned { ownership, state });
+            }
+            LeaseEvent::Lost(partition) => {
+                // What was read and not applied is dropped; the next owner begins at the
+                // checkpoint.
+                let lane = Lane::new(context.clone(), partition);
+                // A lane lost and gained again in between is a new one.
+                if self
+                    .owned
+                    .get(&lane)
+                    .is_some_and(|o| !o.ownership.is_held())
+                {
+                    tracing::debug!(projection = self.shared.view.name(), %lane, "lane given up");
+                    self.forget(&lane);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, lane: &Lane) {
+        self.owned.remove(lane);
+        self.parked.forget(lane);
+        self.meter.forget(lane);
+    }
+
+    fn start_reader(&mut self, lane: &Lane) -> LaneState {
+        let (Some(log), Some(heads)) = (
+            self.shared.log(&lane.context),
+            self.shared.heads(&lane.context),
+        ) else {
+            return resting(REST_MS);
+        };
+        let (feed, receiver) = mpsc::channel(MAX_CHUNKS_AHEAD);
+        let (committed, watched) = watch::channel(Position::ZERO);
+        let reader = LaneReader {
+            lane: lane.clone(),
+            generation: self.generation.id,
+            projection: self.shared.view.name(),
+            store: Arc::clone(&self.store),
+            log,
+            heads: heads.clone(),
+            topology: self.shared.topology.clone(),
+            feed,
+            ready: Arc::clone(&self.ready),
+            committed: watched,
+            cursor: Position::ZERO,
+            epoch: Epoch::ZERO,
+        };
+        let own = lane.clone();
+        let handle = self.readers.spawn(async move { (own, reader.run().await) });
+        self.reader_lanes.insert(handle.id(), lane.clone());
+        LaneState::Reading(Reading {
+            feed: receiver,
+            committed,
+            at: None,
+            reader: handle,
+            end: None,
+        })
+    }
+
+    fn take_reader_end(&mut self, ended: Result<(Id, (Lane, LaneEnd)), JoinError>) {
+        let (id, end) = match ended {
+            Ok((id, (_, end))) => (id, end),
+            Err(error) if error.is_cancelled() => {
+                self.reader_lanes.remove(&error.id());
+                return;
+            }
+            Err(error) => {
+                let lane = self.reader_lanes.remove(&error.id());
+                tracing::error!(projection = self.shared.view.name(), ?lane, %error, "a lane's reader failed");
+                if let Some(lane) = lane {
+                    self.rest(&lane, REST_MS);
+                }
+                return;
+            }
+        };
+        let Some(lane) = self.reader_lanes.remove(&id) else {
+            return;
+        };
+        if let Some(Owned {
+            state: LaneState::Reading(reading),
+            ..
+        }) = self.owned.get_mut(&lane)
+            && reading.reader.id() == id
+        {
+            reading.end = Some(end);
+        }
+    }
+
+    fn rest(&mut self, lane: &Lane, rest_ms: u64) {
+        if let Some(owned) = self.owned.get_mut(lane) {
+            owned.state = resting(rest_ms);
+        }
+    }
+
+    /// What is ready in all lanes, up to the bounds, a lane at a time and each time another first.
+    fn gather(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        self.turn = self.turn.wrapping_add(1);
+        let count = self.owned.len().max(1);
+        let order: Vec<Lane> = self
+            .owned
+            .keys()
+            .cycle()
+            .skip(self.turn % count)
+            .take(self.owned.len())
+            .cloned()
+            .collect();
+        let mut lanes = 0;
+        for lane in order {
+            let Some(Owned {
+                state: LaneState::Reading(reading),
+                ..
+            }) = self.owned.get_mut(&lane)
+            else {
+                continue;
+            };
+            let before = batch.len();
+            while batch.len() < self.shared.max_batch_events {
+                match reading.feed.try_recv() {
+                    Ok(Feed::Opened { checkpoint, parked }) => {
+                        reading.at = Some((checkpoint.position, checkpoint.epoch));
+                        self.parked.set(&lane, parked);
+                    }
+                    Ok(Feed::Chunk(chunk)) => batch.push(chunk),
+                    Err(_) => break,
+                }
+            }
+            lanes += usize::from(batch.len() > before);
+            if lanes == MAX_BATCH_LANES || batch.len() >= self.shared.max_batch_events {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Applies a batch, again and again while the store is away: nothing is skipped. What belongs
+    /// to lanes that were lost meanwhile is dropped.
+    async fn apply(&mut self, mut batch: Batch) {
+        let mut backoff = Backoff::default();
+        loop {
+            let started = Instant::now();
+            let _spans = self.shared.trace(&batch, self.generation.id);
+            let failed = match self.attempt(&batch).await {
+                None => return,
+                Some(Ok(letters)) => {
+                    self.committed(&batch, letters, started).await;
+                    return;
+                }
+                Some(Err(failed)) => failed,
+            };
+            if let StoreError::Fenced { lane, .. } = &failed {
+                tracing::info!(projection = self.shared.view.name(), %lane, "another process moved the checkpoint, or the store was restored; beginning again there");
+                batch.remove(lane);
+                self.rest(lane, FENCED_REST_MS);
+            } else {
+                self.meter.retry();
+                if backoff.is_first() {
+                    tracing::warn!(projection = self.shared.view.name(), events = batch.len(), error = %describe(&failed), "batch not applied; trying again");
+                }
+                let pause = backoff.next();
+                if self
+                    .stop
+                    .run_until_cancelled(tokio::time::sleep(pause))
+                    .await
+                    .is_none()
+                {
+                    return;
+                }
+            }
+            for lane in batch.lanes() {
+                let held = self.owned.get(&lane).map(|one| one.ownership.is_held());
+                if held != Some(true) {
+                    batch.remove(&lane);
+                    self.forget(&lane);
+                }
+            }
+            if batch.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// One attempt, bounded; none when there was no time left to finish it before stopping.
+    async fn attempt(&self, batch: &Batch) -> Option<Result<Vec<NewLetter>, StoreError>> {
+        let last_call = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(LAST_BATCH_MS)).await;
+        };
+        let limit = Duration::from_millis(MAX_APPLY_MS);
+        tokio::select! {
+            done = tokio::time::timeout(limit, self.store.apply(batch, &self.parked)) => {
+                Some(done.unwrap_or_else(|late| Err(StoreError::Unavailable(Box::new(late)))))
+            }
+            () = last_call => None,
+        }
+    }
+
+    /// Everything that follows a commit: acknowledgements, signals, figures, copies of letters.
+    async fn committed(&mut self, batch: &Batch, letters: Vec<NewLetter>, started: Instant) {
+        for one in batch.moves() {
+            if let Some(Owned {
+                state: LaneState::Reading(reading),
+                ..
+            }) = self.owned.get_mut(&one.lane)
+            {
+                reading.at = Some((one.to, one.epoch));
+                reading.committed.send_replace(one.to);
+            }
+            self.shared.signal(self.generation.id, &one).await;
+        }
+        self.meter
+            .applied(batch, started.elapsed(), *self.status.borrow());
+        for letter in &letters {
+            tracing::error!(
+                projection = self.shared.view.name(),
+                lane = %letter.lane,
+                position = %letter.event.position,
+                stream = %letter.event.stream,
+                reason = %letter.reason,
+                error = letter.error,
+                "dead letter"
+            );
+            self.parked.insert(&letter.lane, &letter.event.stream);
+            self.meter.letter(letter.reason);
+        }
+        if !letters.is_empty() {
+            let shared = Arc::clone(&self.shared);
+            self.chores
+                .spawn(async move { shared.publish(letters).await });
+        }
+    }
+
+    /// Lanes whose reader ended and whose last events are applied.
+    fn settle_ended(&mut self) {
+        let now = Instant::now();
+        let lanes: Vec<Lane> = self.owned.keys().cloned().collect();
+        for lane in lanes {
+            let Some(owned) = self.owned.get_mut(&lane) else {
+                continue;
+            };
+            match &mut owned.state {
+                LaneState::Resting { until, give_back } if now >= *until => {
+                    if *give_back || !owned.ownership.is_held() {
+                        self.forget(&lane);
+                    } else {
+                        let state = self.start_reader(&lane);
+                        if let Some(owned) = self.owned.get_mut(&lane) {
+                            owned.state = state;
+                        }
+                    }
+                }
+                LaneState::Reading(reading) if reading.feed.is_empty() => {
+                    if let Some(end) = reading.end.take() {
+                        self.end(&lane, &end);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn end(&mut self, lane: &Lane, end: &LaneEnd) {
+        let projection = self.shared.view.name();
+        let give_back = matches!(end, LaneEnd::TooNew(_));
+        match end {
+            LaneEnd::TooNew(error) => {
+                self.meter.alert("needs_newer_release");
+                tracing::error!(projection, %lane, %error, "an event needs a newer release; giving the partition back");
+            }
+            LaneEnd::Frozen { epoch } => {
+                tracing::info!(projection, %lane, %epoch, generation = %self.generation.id, "the log began a new life; this generation stays where it is");
+            }
+            LaneEnd::LogBehind { checkpoint, head } => {
+                self.meter.alert("log_behind");
+                tracing::error!(projection, %lane, %checkpoint, %head, "the log is behind this checkpoint; halting it. Run `millrace log recover`");
+                let reason = format!(
+                    "the log's newest event of {lane} is {head}, but {projection} has seen {checkpoint}"
+                );
+                if let Some(log) = self.shared.log(&lane.context) {
+                    self.chores.spawn(async move {
+                        if let Err(error) = log.halt(&reason).await {
+                            tracing::error!(%error, "the log was not halted");
+                        }
+                    });
+                }
+            }
+            LaneEnd::Gone(error) => {
+                tracing::warn!(projection, %lane, %error, "the lane has no checkpoint");
+            }
+            LaneEnd::Unheard => {}
+        }
+        if let Some(owned) = self.owned.get_mut(lane) {
+            owned.state = LaneState::Resting {
+                until: Instant::now() + Duration::from_millis(REST_MS),
+                give_back,
+            };
+        }
+    }
+
+    /// What is done once a second: requests about dead letters, and measuring.
+    async fn tick(&mut self) {
+        self.settle_requests().await;
+        for (lane, owned) in &self.owned {
+            let LaneState::Reading(Reading {
+                at: Some((position, epoch)),
+                ..
+            }) = &owned.state
+            else {
+                continue;
+            };
+            let head = self.shared.heads(&lane.context);
+            let head = head.and_then(|head| head.borrow().clone());
+            if let Some(head) = head.filter(|head| head.epoch == *epoch) {
+                self.meter.lag(lane, *position, &head, Timestamp::now());
+            }
+        }
+        if let Ok(count) = self.store.pending_letters().await {
+            self.meter.letters(count);
+        }
+    }
+
+    async fn settle_requests(&mut self) {
+        let lanes: Vec<Lane> = self.owned.keys().cloned().collect();
+        if lanes.is_empty() {
+            return;
+        }
+        let requests = match self.store.requests(&lanes).await {
+            Ok(requests) => requests,
+            Err(error) => {
+                tracing::debug!(%error, "requests about dead letters not read");
+                return;
+            }
+        };
+        for request in requests {
+            let Some(checkpoint) = self.checkpoint_of(&request.lane) else {
+                continue;
+            };
+            match self.store.settle(&request, &checkpoint).await {
+                Ok(settled) => {
+                    tracing::info!(
+                        projection = self.shared.view.name(),
+                        lane = %request.lane,
+                        stream = %request.stream,
+                        outcome = settled.describe(),
+                        "request about dead letters done"
+                    );
+                    if settled.released {
+                        self.parked.remove(&request.lane, &request.stream);
+                    }
+                }
+                Err(StoreError::Fenced { lane, .. }) => self.rest(&lane, FENCED_REST_MS),
+                Err(error) => {
+                    tracing::warn!(
+                        projection = self.shared.view.name(),
+                        request = %request.id,
+                        error = %describe(&error),
+                        "request about dead letters not done; trying again"
+                    );
+                }
+            }
+        }
+    }
+
+    fn checkpoint_of(&self, lane: &Lane) -> Option<Checkpoint> {
+        let owned = self.owned.get(lane)?;
+        let LaneState::Reading(Reading {
+            at: Some((position, epoch)),
+            ..
+        }) = &owned.state
+        else {
+            return None;
+        };
+        owned.ownership.is_held().then(|| Checkpoint {
+            lane: lane.clone(),
+            position: *position,
+            epoch: *epoch,
+        })
+    }
+}
+
+fn resting(rest_ms: u64) -> LaneState {
+    LaneState::Resting {
+        until: Instant::now() + Duration::from_millis(rest_ms),
+        give_back: false,
+    }
+}
