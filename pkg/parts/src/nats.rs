@@ -273,6 +273,12 @@ impl Nats {
         &self.binary.source
     }
 
+    /// The folder of its JetStream data.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.options.data
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Guarded {
         &mut self.child

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::{
     error::NatsError,
     names::Names,
+    signals::Signals,
     topology::{StreamIdentity, Topology},
     wire::{self, ForeignMessage},
 };
@@ -236,6 +237,23 @@ impl PartitionConsumer {
     /// # Errors
     /// See [`ConsumeError`]. Cancelling the future loses nothing that was not handed out.
     pub async fn next_batch(
+        &mut self,
+        max_events: usize,
+        max_wait: Duration,
+    ) -> Result<Vec<RecordedEvent>, ConsumeError> {
+        let batch = self.receive(max_events, max_wait).await;
+        if let Err(ConsumeError::Foreign(foreign)) = &batch {
+            // The relay compares only what is new to it; this makes it look here.
+            let signals = Signals::new(self.jetstream.client(), self.names.clone());
+            let position = Position::new(foreign.sequence);
+            if let Err(error) = signals.foreign(&self.spec.context, position).await {
+                tracing::debug!(consumer = self.name, %error, "foreign message not reported");
+            }
+        }
+        batch
+    }
+
+    async fn receive(
         &mut self,
         max_events: usize,
         max_wait: Duration,

@@ -37,5 +37,5 @@ pub use recover::{
     import_tail_from_stream, new_epoch,
 };
 pub use relay::{AUDIT_MS, POLL_MS, REFILL_EVENTS, Relay, RelayOptions};
-pub use signals::{AppendedSignals, Progress, ProgressSignals, Signals};
+pub use signals::{PositionSignals, Progress, ProgressSignals, Signals};
 pub use topology::{StreamIdentity, StreamState, Topology, TopologyOptions};

@@ -148,6 +148,12 @@ impl Names {
         format!("{}.signal.appended.{context}", self.namespace)
     }
 
+    /// The core-NATS subject on which consumers report messages that are not the log's.
+    #[must_use]
+    pub fn foreign_signal(&self, context: &Context) -> String {
+        format!("{}.signal.foreign.{context}", self.namespace)
+    }
+
     /// The core-NATS subject on which a projector says how far a projection is.
     ///
     /// # Errors

@@ -11,7 +11,10 @@ use crate::{
     error::NatsError,
     relay::{
         REFILL_EVENTS,
-        inspect::{InspectError, Verdict, continues, fits_head, inspect, message_at, same_at},
+        inspect::{
+            CONCURRENT_READS, Depth, InspectError, Verdict, continues, fits_head, inspect,
+            message_at, same_at,
+        },
     },
     topology::Topology,
     wire,
@@ -20,8 +23,6 @@ use crate::{
 /// The most events that are taken back at once; they are held in memory and imported in one
 /// transaction, so that no append comes in between.
 pub const MAX_TAIL_EVENTS: u64 = 250_000;
-/// How many messages of the stream are asked for at the same time.
-const CONCURRENT_READS: usize = 64;
 
 /// Why a recovery could not be done. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,7 @@ pub async fn check_log_against_stream(
     log: &dyn EventLog,
     topology: &Topology,
 ) -> Result<LogCheck, RecoverError> {
-    let found = inspect(log, topology, REFILL_EVENTS).await?;
+    let found = inspect(log, topology, REFILL_EVENTS, Depth::LastFlight).await?;
     let Verdict::LogBehind(reason) = found.verdict else {
         return Ok(LogCheck::Fit);
     };

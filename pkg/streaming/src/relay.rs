@@ -19,7 +19,7 @@ use crate::{
     topology::{StreamIdentity, StreamState, Topology},
 };
 use flight::FlightError;
-use inspect::{Fault, InspectError, Inspection, Verdict, inspect};
+use inspect::{Depth, Fault, InspectError, Inspection, Verdict, inspect};
 use meters::Meters;
 use session::Ended;
 
@@ -89,6 +89,8 @@ pub struct Relay {
     known: Option<(StreamIdentity, Position)>,
     /// Why the log was found behind its stream, while it is.
     behind: Option<String>,
+    /// How much of the stream has to be compared before publishing goes on.
+    depth: Depth,
 }
 
 /// What kept a relay from working; it tries again.
@@ -132,6 +134,7 @@ impl Relay {
             meters,
             known: None,
             behind: None,
+            depth: Depth::LastFlight,
         }
     }
 
@@ -178,6 +181,8 @@ impl Relay {
             match self.lead(&mut standing, stop, &mut backoff).await {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::LeaseLost) => {
+                    // Whoever works meanwhile may end at any moment.
+                    self.depth = Depth::LastFlight;
                     tracing::info!(context = %self.context(), "this relay stands by: its lease is over");
                 }
                 Ok(Ended::LookAgain) => {}
@@ -214,7 +219,7 @@ impl Relay {
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<Ended, RelayError> {
-        let Inspection { verdict, head } = self.inspect().await?;
+        let Inspection { verdict, head } = self.inspect(self.depth).await?;
         let stream = match verdict {
             Verdict::LogBehind(why) => return self.wait_for_recovery(&head, why, stop).await,
             Verdict::GoOn(stream) => stream,
@@ -237,18 +242,20 @@ impl Relay {
             self.topology.label(self.context(), head.epoch).await?;
         }
         self.known = Some((stream.identity, stream.last));
+        self.depth = Depth::Newest;
         self.publish_from(stream, head.position, standing, stop, backoff)
             .await
     }
 
-    async fn inspect(&self) -> Result<Inspection, InspectError> {
-        inspect(&*self.log, &self.topology, self.options.refill_events).await
+    async fn inspect(&self, depth: Depth) -> Result<Inspection, InspectError> {
+        let refill_events = self.options.refill_events;
+        inspect(&*self.log, &self.topology, refill_events, depth).await
     }
 
     /// Looks a second time before a stream is deleted.
     async fn confirm(&self, fault: Fault) -> Result<bool, InspectError> {
         tokio::time::sleep(Duration::from_millis(CONFIRM_PAUSE_MS)).await;
-        let again = self.inspect().await?.verdict;
+        let again = self.inspect(self.depth).await?.verdict;
         Ok(matches!(again, Verdict::Rebuild(found, _) if found == fault))
     }
 

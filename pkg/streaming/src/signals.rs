@@ -52,9 +52,27 @@ impl Signals {
     ///
     /// # Errors
     /// [`NatsError`] when the connection is closed for good.
-    pub async fn on_appended(&self, context: &Context) -> Result<AppendedSignals, NatsError> {
+    pub async fn on_appended(&self, context: &Context) -> Result<PositionSignals, NatsError> {
         let subscriber = self.subscribe(self.names.appended_signal(context)).await?;
-        Ok(AppendedSignals { subscriber })
+        Ok(PositionSignals { subscriber })
+    }
+
+    /// Tells the relay that a consumer met a message that is not the log's.
+    pub(crate) async fn foreign(
+        &self,
+        context: &Context,
+        position: Position,
+    ) -> Result<(), NatsError> {
+        self.send(
+            self.names.foreign_signal(context),
+            position.to_string().into_bytes(),
+        )
+        .await
+    }
+
+    pub(crate) async fn on_foreign(&self, context: &Context) -> Result<PositionSignals, NatsError> {
+        let subscriber = self.subscribe(self.names.foreign_signal(context)).await?;
+        Ok(PositionSignals { subscriber })
     }
 
     /// Says how far a projection is.
@@ -103,19 +121,19 @@ impl Signals {
     }
 }
 
-/// The growth of one log, as other processes signal it.
+/// Positions of one log, as other processes signal them.
 #[derive(Debug)]
-pub struct AppendedSignals {
+pub struct PositionSignals {
     subscriber: Subscriber,
 }
 
-impl AppendedSignals {
-    /// The newest position signalled, once there is a signal. `None` when the connection is
+impl PositionSignals {
+    /// The highest position of the signals that wait, once there is one. `None` when the connection is
     /// closed for good.
     pub async fn next(&mut self) -> Option<Position> {
         loop {
             let mut newest = position(&self.subscriber.next().await?.payload);
-            // Signals come one per append; only the newest of those that wait matters.
+            // Signals come one per append; of those that wait only the highest matters.
             while let Poll::Ready(Some(message)) = futures::poll!(self.subscriber.next()) {
                 newest = newest.max(position(&message.payload));
             }

@@ -102,6 +102,21 @@ impl NatsServer {
         connect(self.url()).await
     }
 
+    /// The folder of its JetStream data, to be copied or replaced while it is stopped.
+    #[must_use]
+    pub fn data(&self) -> &std::path::Path {
+        self.server.data()
+    }
+
+    /// SIGTERM, and waits until it is gone, its data written.
+    pub async fn stop(&mut self) {
+        self.server
+            .process()
+            .stop()
+            .await
+            .or_fail("stopping nats-server");
+    }
+
     /// SIGKILL.
     pub async fn kill(&mut self) {
         self.server

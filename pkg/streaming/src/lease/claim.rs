@@ -97,7 +97,7 @@ impl Claim {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let Some(attempted) = stop.run_until_cancelled(self.attempt()).await else {
+            let Some(attempted) = stop.run_until_cancelled(Box::pin(self.attempt())).await else {
                 break;
             };
             match attempted {

@@ -145,7 +145,7 @@ impl PartitionLeases {
         let mut signals = None;
         let mut failing = false;
         while !stop.is_cancelled() {
-            let turned = stop.run_until_cancelled(self.turn()).await;
+            let turned = stop.run_until_cancelled(Box::pin(self.turn())).await;
             match turned {
                 None => break,
                 Some(Ok(())) => failing = false,

@@ -38,12 +38,18 @@ pub(super) struct Flight {
     /// Acknowledgements come to `<inbox>.<position>`.
     inbox: String,
     acks: Subscriber,
-    /// Positions and sizes on their way, oldest first.
-    on_way: VecDeque<(Position, usize)>,
+    /// What was sent and not acknowledged with everything before it, oldest first.
+    on_way: VecDeque<Sent>,
     bytes: usize,
     /// Messages that were not answered yet, one way or the other.
     unanswered: usize,
     progress: Instant,
+}
+
+struct Sent {
+    position: Position,
+    size: usize,
+    acknowledged: bool,
 }
 
 impl Flight {
@@ -96,15 +102,24 @@ impl Flight {
             }
             Err(_) => return Err(FlightError::Silent),
         }
-        self.on_way.push_back((event.position, size));
+        self.on_way.push_back(Sent {
+            position: event.position,
+            size,
+            acknowledged: false,
+        });
         self.unanswered += 1;
         self.bytes += size;
         Ok(())
     }
 
-    /// Waits for acknowledgements and takes all that are there: the last position that is safely
-    /// in the stream, with everything before it.
-    pub(super) async fn acknowledged(&mut self) -> Result<Position, FlightError> {
+    /// The first position that is not known to be in the stream with everything before it.
+    pub(super) fn first_open(&self) -> Option<Position> {
+        self.on_way.front().map(|sent| sent.position)
+    }
+
+    /// Waits for acknowledgements and takes all that are there: the last position that is in the
+    /// stream with everything of this flight before it, if that moved.
+    pub(super) async fn acknowledged(&mut self) -> Result<Option<Position>, FlightError> {
         let deadline = self.progress + Duration::from_millis(ACK_TIMEOUT_MS);
         let first = match tokio::time::timeout_at(deadline, self.acks.next()).await {
             Ok(Some(message)) => message,
@@ -113,7 +128,7 @@ impl Flight {
         };
         let mut last = self.accept(&first)?;
         while let Poll::Ready(Some(message)) = futures::poll!(self.acks.next()) {
-            last = last.max(self.accept(&message)?);
+            last = self.accept(&message)?.or(last);
         }
         Ok(last)
     }
@@ -130,7 +145,9 @@ impl Flight {
         }
     }
 
-    fn accept(&mut self, message: &Message) -> Result<Position, FlightError> {
+    /// Takes one answer. An acknowledgement does not vouch for what was sent before it: behind
+    /// somebody else's message the stream refuses one position and takes the next.
+    fn accept(&mut self, message: &Message) -> Result<Option<Position>, FlightError> {
         self.unanswered = self.unanswered.saturating_sub(1);
         let position = self.position_of(message).ok_or_else(|| {
             NatsError::new("acknowledge", format!("odd inbox {}", message.subject))
@@ -147,12 +164,19 @@ impl Flight {
         if ack.seq != position.get() {
             return Err(refused(format!("it became sequence {}", ack.seq)));
         }
-        // The stream takes n only after n-1, so one answer vouches for all before it.
-        while let Some((_, size)) = self.on_way.pop_front_if(|(at, _)| *at <= position) {
-            self.bytes -= size;
-        }
         self.progress = Instant::now();
-        Ok(position)
+        if let Ok(index) = self
+            .on_way
+            .binary_search_by_key(&position, |sent| sent.position)
+        {
+            self.on_way[index].acknowledged = true;
+        }
+        let mut last = None;
+        while let Some(sent) = self.on_way.pop_front_if(|sent| sent.acknowledged) {
+            self.bytes -= sent.size;
+            last = Some(sent.position);
+        }
+        Ok(last)
     }
 
     fn position_of(&self, message: &Message) -> Option<Position> {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::flight::MAX_IN_FLIGHT_EVENTS;
 use async_nats::jetstream::{ErrorCode, message::StreamMessage, stream::RawMessageErrorKind};
+use futures::future::try_join_all;
 use millrace_es::{Epoch, Position, RecordedEvent, StreamVersion};
 use millrace_eventlog::{EventLog, LogError, LogHead};
 
@@ -11,6 +13,9 @@ use crate::{
     topology::{StreamState, Topology},
     wire,
 };
+
+/// How many messages of a stream are asked for at the same time.
+pub(crate) const CONCURRENT_READS: usize = 64;
 
 /// What a comparison could not be made for.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +71,24 @@ pub(crate) struct Inspection {
     pub(crate) head: LogHead,
 }
 
+/// How much of a stream is compared with the log beside its last event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Nothing: whoever published what is there saw it arrive.
+    Newest,
+    /// As much as one relay can have had on its way when it ended.
+    LastFlight,
+    /// As much as one relay can have on its way, from a position on.
+    FlightFrom(Position),
+}
+
 /// Compares a context's stream with its log. The stream is read before the log, so that a healthy
 /// stream is never ahead.
 pub(crate) async fn inspect(
     log: &dyn EventLog,
     topology: &Topology,
     refill_events: u64,
+    depth: Depth,
 ) -> Result<Inspection, InspectError> {
     let state = topology.state(log.context()).await?;
     let head = log.head().await?;
@@ -87,7 +104,7 @@ pub(crate) async fn inspect(
                 stream,
                 head: &head,
             };
-            comparison.verdict(refill_events).await?
+            comparison.verdict(refill_events, depth).await?
         }
     };
     Ok(Inspection { verdict, head })
@@ -123,7 +140,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    async fn verdict(&self, refill_events: u64) -> Result<Verdict, InspectError> {
+    async fn verdict(&self, refill_events: u64, depth: Depth) -> Result<Verdict, InspectError> {
         let (stream, head) = (self.stream, self.head);
         if let Some(verdict) = compare_epochs(stream.epoch, head.epoch) {
             return Ok(verdict);
@@ -135,6 +152,9 @@ impl Comparison<'_> {
         if common >= stream.first
             && let Some(verdict) = self.compare_at(common).await?
         {
+            return Ok(verdict);
+        }
+        if let Some(verdict) = self.compare_flight(depth, common).await? {
             return Ok(verdict);
         }
         if stream.last <= head.position {
@@ -166,11 +186,55 @@ impl Comparison<'_> {
         let Some(logged) = logged.first().filter(|event| event.position == at) else {
             return Err(LogError::Corrupt(format!("position {at} is not there")).into());
         };
-        let streamed = match self.event_at(at).await? {
-            Ok(event) => event,
-            Err(why) => return Ok(Some(Verdict::Rebuild(Fault::Foreign, why))),
+        self.compare_with(logged, at).await
+    }
+
+    /// Compares what was on its way when a flight ended. A message of somebody else's among it
+    /// took the place of one event, and the events after it were taken as if nothing had been.
+    async fn compare_flight(
+        &self,
+        depth: Depth,
+        common: Position,
+    ) -> Result<Option<Verdict>, InspectError> {
+        let flight = MAX_IN_FLIGHT_EVENTS as u64;
+        let from = match depth {
+            Depth::Newest => return Ok(None),
+            Depth::LastFlight => Position::new(common.get().saturating_sub(flight)).next(),
+            Depth::FlightFrom(position) => position,
         };
-        Ok(compare_events(logged, &streamed))
+        let from = from.max(self.stream.first);
+        let to = from.plus(flight).min(common);
+        if from > to {
+            return Ok(None);
+        }
+        let before = Position::new(from.get() - 1);
+        let logged = self.log.read_log(before, MAX_IN_FLIGHT_EVENTS).await?;
+        for events in logged.chunks(CONCURRENT_READS) {
+            let looks: Vec<_> = events
+                .iter()
+                .map(|event| self.compare_with(event, to))
+                .collect();
+            for verdict in try_join_all(looks).await? {
+                if verdict.is_some() {
+                    return Ok(verdict);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn compare_with(
+        &self,
+        logged: &RecordedEvent,
+        to: Position,
+    ) -> Result<Option<Verdict>, InspectError> {
+        if logged.position > to {
+            return Ok(None);
+        }
+        Ok(match self.event_at(logged.position).await? {
+            Ok(streamed) => compare_events(logged, &streamed),
+            Err(why) => Some(Verdict::Rebuild(Fault::Foreign, why)),
+        })
     }
 
     /// Looks at the first message that the stream has beyond the log's head.

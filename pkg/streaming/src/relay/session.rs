@@ -12,7 +12,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DRAIN_MS, Relay, RelayError, flight::Flight, inspect::Verdict};
+use super::{
+    DRAIN_MS, Relay, RelayError,
+    flight::Flight,
+    inspect::{Depth, Verdict},
+};
 use crate::{backoff::Backoff, lease::Standing, topology::StreamState};
 
 /// How many events are read from the log at once.
@@ -114,6 +118,9 @@ impl Relay {
         let ended = self
             .pump(&mut flight, &mut cursor, standing, stop, backoff)
             .await;
+        if let Some(open) = flight.first_open() {
+            self.depth = Depth::FlightFrom(open);
+        }
         flight.drain(Duration::from_millis(DRAIN_MS)).await;
         ended
     }
@@ -128,6 +135,7 @@ impl Relay {
     ) -> Result<Ended, RelayError> {
         let mut appended = self.log.appended();
         let mut signals = self.signals.on_appended(self.context()).await?;
+        let mut suspicions = self.signals.on_foreign(self.context()).await?;
         let mut pages = Pages::after(Arc::clone(&self.log), cursor.published);
         let mut polls = tokio::time::interval(self.options.poll_every);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,8 +157,10 @@ impl Relay {
             tokio::select! {
                 () = stop.cancelled() => return Ok(Ended::Stopped),
                 acknowledged = flight.acknowledged(), if !flight.is_empty() => {
-                    self.advance(cursor, acknowledged?);
-                    backoff.reset();
+                    if let Some(position) = acknowledged? {
+                        self.advance(cursor, position);
+                        backoff.reset();
+                    }
                 }
                 read = pages.page(), if pages.reading.is_some() => {
                     read?;
@@ -160,6 +170,12 @@ impl Relay {
                 Ok(()) = appended.changed(), if pages.at_head => pages.at_head = false,
                 Some(newest) = signals.next(), if pages.at_head => {
                     pages.at_head = newest <= pages.read_to;
+                }
+                Some(foreign) = suspicions.next() => {
+                    if foreign <= cursor.published {
+                        self.depth = Depth::FlightFrom(foreign);
+                        return Ok(Ended::LookAgain);
+                    }
                 }
                 _ = standing.changed() => {}
                 _ = polls.tick() => {
@@ -194,7 +210,7 @@ impl Relay {
     /// emptied or written to meanwhile.
     async fn agrees(&self, cursor: &mut Cursor, audit: bool) -> Result<bool, RelayError> {
         if audit {
-            let found = self.inspect().await?;
+            let found = self.inspect(Depth::Newest).await?;
             cursor.head = found.head.position;
             return Ok(matches!(found.verdict, Verdict::GoOn(stream)
                 if stream.identity == cursor.stream.identity && stream.last == cursor.published));

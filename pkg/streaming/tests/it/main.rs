@@ -1,0 +1,20 @@
+//! The streaming crate against real nats-servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    missing_docs
+)]
+
+mod consumer;
+mod leases;
+mod memory_log;
+mod recovery;
+mod relay;
+mod repairs;
+mod side_streams;
+mod world;
