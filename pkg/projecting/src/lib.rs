@@ -4,8 +4,11 @@
 //! [`PgTally`], [`DynamoRows`]), erased to a [`View`].
 
 mod batch;
+mod chain;
+mod dead_letters;
 mod dynamodb;
 mod error;
+mod folder;
 mod generation;
 mod letters;
 mod postgres;
@@ -15,8 +18,10 @@ mod store;
 mod stores;
 mod view;
 
+pub use dead_letters::{DeadLetters, LetterFilter, MAX_LETTERS_PER_PAGE, Requested};
 pub use dynamodb::{DynamoReadModel, DynamoReader, DynamoStore};
 pub use error::{Alert, StoreError};
+pub use folder::{Folded, Folder};
 pub use generation::{Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane};
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};
 pub use postgres::{PgReadModel, PgReadOptions, PgReader, PgStore};

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     error::{StoreError, unavailable},
+    folder::Folder,
     generation::{
         Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, of_one_life,
         of_this_life, require_reached,
@@ -248,6 +249,15 @@ impl DynamoStore {
         at.iter()
             .map(|one| control.require_checkpoint(one).map_err(store_failure))
             .collect()
+    }
+
+    /// Opens a generation to fold into by hand.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn folder(&self, generation: &Generation, view: &View) -> Result<Folder, StoreError> {
+        let view = Arc::clone(view.dynamodb()?);
+        Folder::open(Arc::new(self.generation(generation, view))).await
     }
 
     /// Opens a generation for the process that folds into it.

@@ -4,6 +4,7 @@
 mod actions;
 mod apply;
 mod control;
+mod dead_letters;
 mod items;
 mod keys;
 mod letters;

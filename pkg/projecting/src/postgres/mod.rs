@@ -1,6 +1,7 @@
 //! Views in PostgreSQL: a schema per generation, control tables in the schema `projections`.
 
 mod apply;
+mod dead_letters;
 mod letters;
 mod read;
 mod store;

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::{PgGeneration, PgView};
 use crate::{
     error::StoreError,
+    folder::Folder,
     generation::{
         Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane, of_one_life,
         of_this_life, require_reached,
@@ -225,6 +226,15 @@ impl PgStore {
         tx.commit().await?;
         tracing::info!(projection = candidate.projection, generation = %candidate.id, "switched to a generation");
         Ok(())
+    }
+
+    /// Opens a generation to fold into by hand.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn folder(&self, generation: &Generation, view: &View) -> Result<Folder, StoreError> {
+        let view = Arc::clone(view.postgres()?);
+        Folder::open(Arc::new(self.generation(generation, view))).await
     }
 
     /// Opens a generation for the process that folds into it.

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::pace::Backoff;
 use crate::{
     batch::Chunk,
+    chain::{Broken, Chain, Taken},
     error::StoreError,
     generation::{Checkpoint, GenerationId, Lane},
     store::GenerationStore,
@@ -71,9 +72,8 @@ pub(super) struct LaneReader {
     pub(super) ready: Arc<Notify>,
     /// How far the worker has committed.
     pub(super) committed: watch::Receiver<Position>,
-    /// The last position handed over.
-    pub(super) cursor: Position,
-    pub(super) epoch: Epoch,
+    /// What was handed over last.
+    pub(super) chain: Chain,
 }
 
 /// Why the lane pauses and opens its consumer again.
@@ -101,12 +101,12 @@ impl LaneReader {
         }
         let mut backoff = Backoff::default();
         loop {
-            let before = self.cursor;
+            let before = self.chain.at;
             let interrupted = match self.follow().await {
                 Interrupted::End(end) => return end,
                 other => other,
             };
-            if self.cursor > before {
+            if self.chain.at > before {
                 backoff = Backoff::default();
             }
             tracing::debug!(
@@ -138,8 +138,10 @@ impl LaneReader {
             }
             backoff.pause().await;
         };
-        self.cursor = checkpoint.position;
-        self.epoch = checkpoint.epoch;
+        self.chain = Chain {
+            at: checkpoint.position,
+            epoch: checkpoint.epoch,
+        };
         self.hand(Feed::Opened { checkpoint, parked }).await
     }
 
@@ -175,7 +177,7 @@ impl LaneReader {
         let opened = PartitionConsumer::open(
             &self.topology,
             spec,
-            self.cursor,
+            self.chain.at,
             ConsumerOptions::default(),
         );
         let mut consumer = match opened.await {
@@ -187,7 +189,7 @@ impl LaneReader {
             }
         };
         let first = consumer.first_position();
-        if first > self.cursor.next() {
+        if first > self.chain.at.next() {
             let before_first = Position::new(first.get() - 1);
             self.read_log(before_first).await?;
         }
@@ -227,13 +229,13 @@ impl LaneReader {
             Err(LogError::Unreachable(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        if head.epoch > self.epoch {
+        if head.epoch > self.chain.epoch {
             return Err(Interrupted::End(LaneEnd::Frozen { epoch: head.epoch }));
         }
         let newest = newest_of(&head, &self.lane);
-        if head.epoch < self.epoch || newest < self.cursor {
+        if head.epoch < self.chain.epoch || newest < self.chain.at {
             return Err(Interrupted::End(LaneEnd::LogBehind {
-                checkpoint: self.cursor,
+                checkpoint: self.chain.at,
                 head: newest,
             }));
         }
@@ -244,21 +246,21 @@ impl LaneReader {
     fn log_is_ahead(&self) -> bool {
         let head = self.heads.borrow();
         head.as_ref().is_some_and(|head| {
-            head.epoch == self.epoch && newest_of(head, &self.lane) > self.cursor
+            head.epoch == self.chain.epoch && newest_of(head, &self.lane) > self.chain.at
         })
     }
 
     async fn catch_up_from_head(&mut self) -> Result<(), Interrupted> {
         let head = self.log.head().await?;
-        if head.epoch != self.epoch {
+        if head.epoch != self.chain.epoch {
             return Ok(());
         }
         let newest = newest_of(&head, &self.lane);
-        if newest > self.cursor {
+        if newest > self.chain.at {
             tracing::info!(
                 projection = self.projection,
                 lane = %self.lane,
-                after = %self.cursor,
+                after = %self.chain.at,
                 "the stream does not deliver; reading the log"
             );
             self.read_log(newest).await?;
@@ -266,44 +268,37 @@ impl LaneReader {
         Ok(())
     }
 
-    /// Takes what the stream delivered. Each event names the one before it in its lane.
+    /// Takes what the stream delivered, and from the log what it did not.
     async fn take(&mut self, events: Vec<RecordedEvent>) -> Result<(), Interrupted> {
-        let mut run: Vec<RecordedEvent> = Vec::with_capacity(events.len());
-        let mut cursor = self.cursor;
-        for event in events {
-            if event.position <= cursor {
-                continue;
-            }
-            if event.epoch > self.epoch {
-                self.emit(std::mem::take(&mut run)).await?;
-                let epoch = event.epoch;
-                return Err(Interrupted::End(LaneEnd::Frozen { epoch }));
-            }
-            if event.epoch < self.epoch {
-                // Of an earlier life: the stream may still hold a tail that the log gave up, so
-                // only the log can say. What is left out here is found as a hole, or when idle.
-                self.emit(std::mem::take(&mut run)).await?;
-                return self.catch_up_from_head().await;
-            }
-            if event.previous == cursor {
-                cursor = event.position;
-                run.push(event);
-                continue;
-            }
-            // A hole, or a chain that contradicts what was read: the log says what belongs here.
-            self.emit(std::mem::take(&mut run)).await?;
-            let after = self.cursor;
-            self.read_log(event.position).await?;
-            cursor = self.cursor;
-            if cursor < event.position {
-                return Err(Interrupted::Missing {
-                    lane: self.lane.clone(),
-                    after,
-                    through: event.position,
-                });
+        let mut delivered = events.into_iter();
+        loop {
+            let mut chain = self.chain;
+            let mut run = Vec::with_capacity(delivered.len());
+            let taken = chain.take(&mut delivered, &mut run);
+            self.emit(run).await?;
+            let through = match taken {
+                Taken::All => return Ok(()),
+                Taken::Newer(epoch) => {
+                    return Err(Interrupted::End(LaneEnd::Frozen { epoch }));
+                }
+                // What is left out here is found as a hole, or when idle.
+                Taken::Older => return self.catch_up_from_head().await,
+                Taken::Hole(through) => through,
+            };
+            let after = self.chain.at;
+            self.read_log(through).await?;
+            if self.chain.at < through {
+                return Err(self.missing(after, through));
             }
         }
-        self.emit(run).await
+    }
+
+    fn missing(&self, after: Position, through: Position) -> Interrupted {
+        Interrupted::Missing {
+            lane: self.lane.clone(),
+            after,
+            through,
+        }
     }
 
     /// Reads the log from the cursor through a position that is known to be in it, or below the
@@ -314,22 +309,21 @@ impl LaneReader {
         loop {
             let page = self
                 .log
-                .read_partition(self.lane.partition, self.cursor, through, MAX_CHUNK_EVENTS)
+                .read_partition(
+                    self.lane.partition,
+                    self.chain.at,
+                    through,
+                    MAX_CHUNK_EVENTS,
+                )
                 .await?;
             let full = page.len() == MAX_CHUNK_EVENTS;
-            let mut cursor = self.cursor;
-            for event in &page {
-                if event.epoch > self.epoch {
-                    return Err(Interrupted::End(LaneEnd::Frozen { epoch: event.epoch }));
+            let mut chain = self.chain;
+            match chain.take_from_log(&page) {
+                Ok(()) => {}
+                Err(Broken::Newer(epoch)) => {
+                    return Err(Interrupted::End(LaneEnd::Frozen { epoch }));
                 }
-                if event.previous != cursor {
-                    return Err(Interrupted::Missing {
-                        lane: self.lane.clone(),
-                        after: cursor,
-                        through: event.position,
-                    });
-                }
-                cursor = event.position;
+                Err(Broken::Gap(at)) => return Err(self.missing(chain.at, at)),
             }
             self.emit(page).await?;
             if !full {
@@ -345,9 +339,9 @@ impl LaneReader {
         }
         let (chunk, too_new) =
             self.store
-                .decode(self.lane.clone(), self.epoch, self.cursor, events);
+                .decode(self.lane.clone(), self.chain.epoch, self.chain.at, events);
         if let Some(chunk) = chunk {
-            self.cursor = chunk.through();
+            self.chain.at = chunk.through();
             self.hand(Feed::Chunk(chunk))
                 .await
                 .map_err(Interrupted::End)?;

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, NewLetter, Parked, describe},
+    chain::Chain,
     error::StoreError,
     generation::{Checkpoint, Generation, GenerationStatus, Lane},
     store::GenerationStore,
@@ -269,8 +270,10 @@ impl Worker {
             feed,
             ready: Arc::clone(&self.ready),
             committed: watched,
-            cursor: Position::ZERO,
-            epoch: Epoch::ZERO,
+            chain: Chain {
+                at: Position::ZERO,
+                epoch: Epoch::ZERO,
+            },
         };
         let own = lane.clone();
         let handle = self.readers.spawn(async move { (own, reader.run().await) });
