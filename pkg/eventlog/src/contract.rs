@@ -1,8 +1,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use millrace_es::{
-    Context, Epoch, LogToken, NewEvent, Partition, PartitionCount, Position, RecordedEvent,
-    StreamId, StreamVersion,
+    Context, Epoch, EventId, LogToken, NewEvent, Partition, PartitionCount, Position,
+    RecordedEvent, StreamId, StreamVersion,
 };
 use millrace_kernel::Timestamp;
 use tokio::sync::watch;
@@ -16,9 +16,20 @@ pub enum ExpectedVersion {
     NoStream,
     /// Exactly this version.
     Exact(StreamVersion),
+    /// Exactly this version, and this event is the one there. It is what a decision needs that was
+    /// made on an append not yet answered: when that append fails and somebody else's event takes
+    /// its version, [`ExpectedVersion::Exact`] would be taken for a state it never saw.
+    Follows {
+        /// The version the decision was made on.
+        version: StreamVersion,
+        /// The event that made this version.
+        event: EventId,
+    },
 }
 
-/// The events for one stream, in order; at least one.
+/// The events for one stream, in order. Without events it only asserts the expected version, in the
+/// same transaction as everything else in the request: what a refusal or an "already so" that was
+/// decided on a cached state needs, so that it is never answered from a stale one.
 #[derive(Debug, Clone)]
 pub struct StreamAppend {
     /// The stream.
@@ -82,7 +93,8 @@ pub struct AppendRequest {
     pub streams: Vec<StreamAppend>,
     /// The idempotency key and the answer to keep under it.
     pub answer: Option<(AnswerKey, Answer)>,
-    /// Names to claim or give back.
+    /// Names to claim or give back, in this order; only together with an event. A name that its
+    /// holder claims again stays claimed, a name that somebody else holds is not given back.
     pub reservations: Vec<Reservation>,
 }
 
@@ -139,6 +151,13 @@ pub enum AppendError {
     /// The store cannot be reached, or the queue is full; nothing was appended.
     #[error("the event log is not available")]
     Unavailable(#[source] LogError),
+    /// The commit was sent, and the store went away for longer than the log waits for the answer:
+    /// it may have been taken or not. Repeating the request is safe with its idempotency key, or
+    /// with an expected version.
+    #[error(
+        "the event log did not say whether it took the append; repeat it with the same idempotency key"
+    )]
+    OutcomeUnknown(#[source] LogError),
 }
 
 /// Why the log could not be read or reached.
@@ -203,10 +222,11 @@ pub trait EventLog: Send + Sync {
     ///
     /// # Errors
     /// See [`AppendError`]. After `Unavailable` nothing was appended: an unknown outcome is settled
-    /// before it is answered.
+    /// before it is answered, and only where the store stays away it is `OutcomeUnknown`.
     async fn append(&self, request: AppendRequest) -> Result<Appended, AppendError>;
 
-    /// Reads a stream's events after a version, oldest first, at most `limit`.
+    /// Reads a stream's events after a version, oldest first, at most `limit`. [`is_last`](crate::is_last)
+    /// says whether a page reached the end.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -217,7 +237,8 @@ pub trait EventLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, LogError>;
 
-    /// Reads the log after a position, oldest first, at most `limit`, without a gap.
+    /// Reads the log after a position, oldest first, at most `limit`, without a gap. [`is_last`](crate::is_last)
+    /// says whether a page reached the end.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -225,7 +246,7 @@ pub trait EventLog: Send + Sync {
     -> Result<Vec<RecordedEvent>, LogError>;
 
     /// Reads one partition's events after a position and up to another, oldest first, at most
-    /// `limit`.
+    /// `limit`. [`is_last`](crate::is_last) says whether a page reached the end.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -265,7 +286,8 @@ pub trait EventLog: Send + Sync {
         snapshot: SnapshotRecord,
     ) -> Result<(), LogError>;
 
-    /// Stops appends in every process until [`EventLog::resume`], and says why.
+    /// Stops appends in every process until [`EventLog::resume`], and says why. A log that is
+    /// already halted keeps its first reason.
     ///
     /// # Errors
     /// See [`LogError`].

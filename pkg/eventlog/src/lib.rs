@@ -1,11 +1,25 @@
 //! The event log: one per context, every event at a gapless position in commit order.
 //!
-//! [`EventLog`] is the contract; `postgres` is the backend that keeps it in PostgreSQL, and
-//! `conformance` the suite that every backend passes whole.
+//! [`EventLog`] is the contract; [`PgEventLog`] keeps it in PostgreSQL, [`Repository`] runs
+//! aggregates on it, and [`conformance`] is the suite that every backend passes whole.
 
 mod contract;
+mod pages;
+mod postgres;
+mod repository;
+
+pub mod conformance;
 
 pub use contract::{
     Answer, AnswerKey, AppendError, AppendRequest, Appended, EventLog, ExpectedVersion, LogError,
     LogHead, Reservation, SnapshotRecord, StoredAnswer, StreamAppend,
+};
+pub use pages::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, events_after, is_last, pages_after};
+pub use postgres::{
+    Faults, LaneStep, MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_APPEND_STREAMS, MAX_PAYLOAD_BYTES,
+    Migration, PgEventLog, PgInlineTable, PgLogOptions, migrate,
+};
+pub use repository::{
+    DEFAULT_CACHED_AGGREGATES, DEFAULT_SNAPSHOT_EVERY, Execute, ExecuteError, Executed, LoadError,
+    MAX_EXECUTE_ATTEMPTS, Outcome, Repository, RepositoryOptions,
 };

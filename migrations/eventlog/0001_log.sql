@@ -1,0 +1,69 @@
+-- The event log of one context. Names are unqualified: the file is applied with the context's own
+-- schema as search_path, so that every context has tables of the same names.
+
+-- The head: one row. Its row lock is the lane that makes positions gapless, and it is updated in
+-- every append's transaction. fillfactor leaves room for the update to stay on the page.
+CREATE TABLE log_head (
+    one                 boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    context             text        NOT NULL,
+    -- The position of the newest event, and of the newest one of each partition.
+    position            bigint      NOT NULL DEFAULT 0,
+    partition_positions bigint[]    NOT NULL,
+    partition_count     smallint    NOT NULL,
+    epoch               bigint      NOT NULL DEFAULT 1,
+    -- Rises when a writer settles an unknown outcome: a write of the time before cannot land later.
+    guard               bigint      NOT NULL DEFAULT 0,
+    -- The newest recorded_at, so that times never fall along positions.
+    recorded_at         timestamptz NOT NULL DEFAULT now(),
+    -- Why appends are stopped, if they are.
+    halted              text
+) WITH (fillfactor = 20);
+-- 256 partitions are still far from a page; compressing the array at every append is not worth it.
+ALTER TABLE log_head ALTER COLUMN partition_positions SET STORAGE PLAIN;
+
+-- Fixed-width columns first: no padding between them.
+CREATE TABLE events (
+    position       bigint      NOT NULL,
+    version        bigint      NOT NULL,
+    previous       bigint      NOT NULL,
+    recorded_at    timestamptz NOT NULL,
+    event_id       uuid        NOT NULL,
+    schema_version smallint    NOT NULL,
+    partition      smallint    NOT NULL,
+    -- Byte order: comparing by locale would cost every append.
+    stream         text COLLATE "C" NOT NULL,
+    event_type     text COLLATE "C" NOT NULL,
+    -- json and not jsonb: a payload comes back byte for byte.
+    payload        json        NOT NULL,
+    metadata       json        NOT NULL,
+    PRIMARY KEY (position),
+    UNIQUE (stream, version)
+);
+
+-- Answers by idempotency key, kept until they expire.
+CREATE TABLE answers (
+    key_hash     bytea       PRIMARY KEY,
+    request_hash bytea       NOT NULL,
+    status       smallint    NOT NULL,
+    headers      json        NOT NULL,
+    body         bytea       NOT NULL,
+    token        text,
+    expires_at   timestamptz NOT NULL
+);
+CREATE INDEX answers_by_expiry ON answers (expires_at);
+
+-- Names that are unique in their scope.
+CREATE TABLE reservations (
+    scope  text COLLATE "C" NOT NULL,
+    value  text COLLATE "C" NOT NULL,
+    holder text NOT NULL,
+    PRIMARY KEY (scope, value)
+);
+
+-- Aggregate states beside their streams; every one may be deleted at any time.
+CREATE TABLE snapshots (
+    stream           text COLLATE "C" PRIMARY KEY,
+    version          bigint      NOT NULL,
+    snapshot_version integer     NOT NULL,
+    state            json        NOT NULL
+);

@@ -1,0 +1,187 @@
+//! Halting a log, and what an operator decides after it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use millrace_es::{NewEvent, RecordedEvent, StreamId, StreamVersion};
+use sqlx::Connection;
+
+use super::{
+    PgInlineTable,
+    failure::Failure,
+    plan::{Probed, Row, Wanted},
+    read::Reader,
+    store::{Store, import_options},
+};
+use crate::{AppendRequest, ExpectedVersion, LogError, LogHead, StreamAppend};
+
+/// The events of one COPY while a tail is taken back.
+const IMPORT_CHUNK_EVENTS: usize = 1_000;
+
+impl Reader {
+    pub(super) async fn halt(&self, reason: &str) -> Result<(), LogError> {
+        sqlx::query(&self.statements.halt)
+            .bind(reason)
+            .execute(&self.pool)
+            .await
+            .map_err(LogError::unreachable)?;
+        metrics::gauge!("millrace_log_halted", "context" => self.context.to_string()).set(1);
+        tracing::error!(context = %self.context, reason, "the log is halted; run `millrace log recover`");
+        Ok(())
+    }
+
+    pub(super) async fn resume(&self) -> Result<(), LogError> {
+        sqlx::query(&self.statements.resume)
+            .execute(&self.pool)
+            .await
+            .map_err(LogError::unreachable)?;
+        metrics::gauge!("millrace_log_halted", "context" => self.context.to_string()).set(0);
+        Ok(())
+    }
+
+    pub(super) async fn start_epoch(&self) -> Result<LogHead, LogError> {
+        sqlx::query(&self.statements.start_epoch)
+            .execute(&self.pool)
+            .await
+            .map_err(LogError::unreachable)?;
+        metrics::gauge!("millrace_log_halted", "context" => self.context.to_string()).set(0);
+        self.head().await
+    }
+}
+
+/// Takes a tail back, in one transaction on a connection of its own.
+pub(super) async fn import(
+    reader: &Reader,
+    inline: Vec<Arc<dyn PgInlineTable>>,
+    events: &[RecordedEvent],
+) -> Result<LogHead, LogError> {
+    let store = Store {
+        context: reader.context.clone(),
+        statements: Arc::clone(&reader.statements),
+        inline,
+        faults: None,
+        options: import_options(&reader.pool.connect_options(), &reader.context),
+        conn: None,
+        contended: false,
+    };
+    match import_with(&store, events).await {
+        Ok(()) => {}
+        Err(Failure::Fatal(error)) => return Err(error),
+        Err(Failure::Data(error) | Failure::Raced(error)) => {
+            return Err(LogError::Corrupt(error.to_string()));
+        }
+        Err(Failure::Passing(error)) => return Err(LogError::unreachable(error)),
+    }
+    metrics::gauge!("millrace_log_halted", "context" => reader.context.to_string()).set(0);
+    reader.head().await
+}
+
+async fn import_with(store: &Store, events: &[RecordedEvent]) -> Result<(), Failure> {
+    let mut conn = store.connect().await?;
+    let mut tx = conn.begin().await.map_err(Failure::of)?;
+    sqlx::query(&store.statements.lock)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(Failure::of)?;
+    let streams = streams_of(events);
+    let wanted = Wanted::of(&streams);
+    let mut probed = store.probe(&mut tx, &wanted).await?;
+    for chunk in events.chunks(IMPORT_CHUNK_EVENTS) {
+        let new: Vec<NewEvent> = chunk.iter().map(as_new).collect();
+        let rows = chunk
+            .iter()
+            .zip(&new)
+            .map(|(event, new)| place(&mut probed, event, new))
+            .collect::<Result<Vec<_>, _>>()?;
+        store.copy(&mut tx, &rows).await?;
+        store.write_inline(&mut tx, chunk).await?;
+    }
+    let partitions: Vec<i64> = probed.head.partitions.iter().map(|p| p.as_i64()).collect();
+    sqlx::query(&store.statements.import_head)
+        .bind(probed.head.position.as_i64())
+        .bind(partitions)
+        .bind(probed.head.recorded_at.get())
+        .execute(&mut *tx)
+        .await
+        .map_err(Failure::of)?;
+    tx.commit().await.map_err(Failure::of)
+}
+
+/// A request that names every stream of the events, for reading where they are.
+fn streams_of(events: &[RecordedEvent]) -> [AppendRequest; 1] {
+    let streams = events
+        .iter()
+        .map(|event| StreamAppend {
+            stream: event.stream.clone(),
+            expected: ExpectedVersion::Any,
+            events: Vec::new(),
+        })
+        .collect();
+    [AppendRequest {
+        streams,
+        ..AppendRequest::default()
+    }]
+}
+
+fn as_new(event: &RecordedEvent) -> NewEvent {
+    NewEvent {
+        id: event.id,
+        event_type: event.event_type.clone(),
+        schema_version: event.schema_version,
+        payload: event.payload.clone(),
+        metadata: Arc::clone(&event.metadata),
+    }
+}
+
+/// Puts one event behind the log as `probed` knows it, or says why it does not belong there.
+fn place<'a>(
+    probed: &mut Probed,
+    event: &'a RecordedEvent,
+    new: &'a NewEvent,
+) -> Result<Row<'a>, Failure> {
+    let head = &mut probed.head;
+    let refuse = |what: String| {
+        Failure::Fatal(LogError::Corrupt(format!(
+            "event {} at position {} does not continue the log: {what}",
+            event.id, event.position
+        )))
+    };
+    if event.epoch != head.epoch {
+        return Err(refuse(format!(
+            "it is of epoch {}, the log is in epoch {}",
+            event.epoch, head.epoch
+        )));
+    }
+    if event.position != head.position.next() {
+        return Err(refuse(format!("the log is at {}", head.position)));
+    }
+    let Some(last) = head
+        .partitions
+        .get_mut(usize::from(event.partition.get()))
+        .filter(|last| **last == event.previous)
+    else {
+        return Err(refuse(format!(
+            "partition {} is not at {}",
+            event.partition, event.previous
+        )));
+    };
+    let streams: &mut HashMap<StreamId, _> = &mut probed.streams;
+    let version = streams
+        .get(&event.stream)
+        .map_or(StreamVersion::ZERO, |(version, _)| *version);
+    if event.version != version.next() {
+        return Err(refuse(format!("{} is at version {version}", event.stream)));
+    }
+    *last = event.position;
+    head.position = event.position;
+    head.recorded_at = head.recorded_at.max(event.recorded_at);
+    streams.insert(event.stream.clone(), (event.version, event.id));
+    Ok(Row {
+        stream: &event.stream,
+        version: event.version,
+        position: event.position,
+        partition: event.partition,
+        previous: event.previous,
+        recorded_at: event.recorded_at,
+        event: new,
+    })
+}

@@ -1,0 +1,13 @@
+//! The event log on a real PostgreSQL.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod appending;
+mod counter;
+mod executing;
+mod support;
