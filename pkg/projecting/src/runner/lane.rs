@@ -316,7 +316,10 @@ impl LaneReader {
                     MAX_CHUNK_EVENTS,
                 )
                 .await?;
-            let full = page.len() == MAX_CHUNK_EVENTS;
+            // A page of large events is shorter than asked for, so only an empty one is the end.
+            if page.is_empty() {
+                return Ok(());
+            }
             let mut chain = self.chain;
             match chain.take_from_log(&page) {
                 Ok(()) => {}
@@ -326,7 +329,7 @@ impl LaneReader {
                 Err(Broken::Gap(at)) => return Err(self.missing(chain.at, at)),
             }
             self.emit(page).await?;
-            if !full {
+            if chain.at >= through {
                 return Ok(());
             }
         }

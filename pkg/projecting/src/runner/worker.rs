@@ -527,9 +527,11 @@ impl Worker {
         }
     }
 
-    /// What is done once a second: requests about dead letters, and measuring.
+    /// What is done once a second: requests about dead letters, a look at the checkpoints, and
+    /// measuring.
     async fn tick(&mut self) {
         self.settle_requests().await;
+        self.compare_checkpoints().await;
         for (lane, owned) in &self.owned {
             let LaneState::Reading(Reading {
                 at: Some((position, epoch)),
@@ -546,6 +548,28 @@ impl Worker {
         }
         if let Ok(count) = self.store.pending_letters().await {
             self.meter.letters(count);
+        }
+    }
+
+    /// Lanes whose checkpoint is not where this worker left it begin again there. A lane with new
+    /// events finds out by its next batch; one without would never notice that its store was put
+    /// back to an earlier copy, or lost its newest commits in a crash.
+    async fn compare_checkpoints(&mut self) {
+        let stored = match self.store.checkpoints().await {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::debug!(%error, "checkpoints not compared");
+                return;
+            }
+        };
+        for checkpoint in stored {
+            let lane = &checkpoint.lane;
+            if let Some(known) = self.checkpoint_of(lane)
+                && known != checkpoint
+            {
+                tracing::info!(projection = self.shared.view.name(), %lane, known = %known.position, stored = %checkpoint.position, "another process moved the checkpoint, or the store was restored; beginning again there");
+                self.rest(lane, FENCED_REST_MS);
+            }
         }
     }
 
