@@ -6,12 +6,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Method, StatusCode, header};
+use millrace_runtime::HttpSettings;
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    CursorKey, DEFAULT_BODY_TIMEOUT, Forwarder, Problem,
+    CursorKey, DEFAULT_BODY_TIMEOUT, Forwarder, Problem, ShortSecret,
     context::Shared,
     edge::{Edge, EdgeLayer, RouteLabel},
     metrics::RequestMetrics,
@@ -49,6 +50,22 @@ impl ApiOptions {
             request_deadline: DEFAULT_REQUEST_DEADLINE,
             body_timeout: DEFAULT_BODY_TIMEOUT,
         }
+    }
+}
+
+impl TryFrom<&HttpSettings> for ApiOptions {
+    type Error = ShortSecret;
+
+    fn try_from(settings: &HttpSettings) -> Result<Self, ShortSecret> {
+        let cursor_key = match &settings.cursor_key {
+            Some(secret) => CursorKey::new(secret.expose().as_bytes())?,
+            None => CursorKey::of_this_process(),
+        };
+        Ok(Self {
+            max_in_flight: settings.max_in_flight,
+            request_deadline: Duration::from_millis(settings.request_deadline_ms),
+            ..Self::new(cursor_key)
+        })
     }
 }
 

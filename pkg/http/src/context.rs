@@ -40,10 +40,7 @@ impl RequestContext {
             .filter(|id| !id.is_empty() && acceptable(id))
             .cloned()
             .unwrap_or_else(fresh_request_id);
-        let traceparent = headers
-            .get(&trace::TRACEPARENT)
-            .filter(|value| trace::is_traceparent(value.as_bytes()))
-            .cloned();
+        let traceparent = trace::of(headers);
         Self(Arc::new(Inner {
             request_id,
             traceparent,

@@ -15,7 +15,7 @@ const MAX_CURSOR_BYTES: usize = 1024;
 /// How much of the signature a cursor carries, in bytes: 128 bits.
 const SIGNATURE_BYTES: usize = 16;
 /// The shortest secret that signs cursors, in bytes.
-const MIN_SECRET_BYTES: usize = 16;
+const MIN_SECRET_BYTES: usize = 32;
 
 /// Signs the cursors that a service gives out. Every instance of a service needs the same key, or
 /// a cursor of one is refused by the next.
@@ -31,7 +31,7 @@ impl CursorKey {
     /// A key from a secret, as the setting `MILLRACE_CURSOR_KEY` gives it.
     ///
     /// # Errors
-    /// [`ShortSecret`] below 16 bytes.
+    /// [`ShortSecret`] below 32 bytes.
     pub fn new(secret: &[u8]) -> Result<Self, ShortSecret> {
         if secret.len() < MIN_SECRET_BYTES {
             return Err(ShortSecret);
@@ -42,11 +42,17 @@ impl CursorKey {
             .map_err(|_| ShortSecret)
     }
 
-    /// The key of a laptop, the same everywhere: with it anybody can make a cursor, that is ask a
-    /// list to go on at a place of their choosing within what they may read anyway.
+    /// A key that this process makes up: its cursors end with it, and no other process takes them.
     #[must_use]
-    pub fn laptop() -> Self {
-        Self(Hmac::new(&[0x6d; 64].into()))
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an edge that makes random values: here a secret, of 244 bits"
+    )]
+    pub fn of_this_process() -> Self {
+        let secret = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(uuid::Uuid::into_bytes);
+        let mut key = [0; 64];
+        key[..MIN_SECRET_BYTES].copy_from_slice(secret.as_flattened());
+        Self(Hmac::new(&key.into()))
     }
 
     fn sign(&self, list: &str, payload: &[u8]) -> [u8; SIGNATURE_BYTES] {

@@ -3,6 +3,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use axum::{Router, body::Body, extract::Request, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use millrace_runtime::HttpSettings;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -35,6 +36,15 @@ impl Default for ServerLimits {
             max_connections: 8192,
             max_head_bytes: 16 * 1024,
             head_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl From<&HttpSettings> for ServerLimits {
+    fn from(settings: &HttpSettings) -> Self {
+        Self {
+            max_connections: settings.max_connections,
+            ..Self::default()
         }
     }
 }

@@ -1,28 +1,22 @@
 //! W3C trace context: who called, and what this process calls its own part.
 
-use http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Span;
 
 /// The header that carries the trace.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Whether bytes are a `traceparent` of version 00 with valid ids.
-pub(crate) fn is_traceparent(bytes: &[u8]) -> bool {
-    let hex = |range: std::ops::Range<usize>| {
-        bytes[range.clone()]
-            .iter()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let some = |range: std::ops::Range<usize>| bytes[range].iter().any(|&b| b != b'0');
-    bytes.len() == 55
-        && bytes.starts_with(b"00-")
-        && bytes[35] == b'-'
-        && bytes[52] == b'-'
-        && hex(3..35)
-        && hex(36..52)
-        && hex(53..55)
-        && some(3..35)
-        && some(36..52)
+/// The longest `traceparent` that is taken: later versions may append to the 55 bytes of the first.
+const MAX_TRACEPARENT_BYTES: usize = 128;
+
+/// The caller's `traceparent`, where it is one.
+pub(crate) fn of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(&TRACEPARENT)?;
+    let text = value.to_str().ok()?;
+    let valid =
+        text.len() <= MAX_TRACEPARENT_BYTES && millrace_runtime::trace::is_traceparent(text);
+    valid.then(|| value.clone())
 }
 
 /// A `traceparent` for a request that came without one to a process that exports no traces.
@@ -41,6 +35,10 @@ pub(crate) fn fresh() -> HeaderValue {
 
 /// Makes a span part of the caller's trace, and gives what it is called in it; `None` where no
 /// traces are exported.
-pub(crate) fn join(_span: &Span, _caller: Option<&str>) -> Option<HeaderValue> {
-    None
+pub(crate) fn join(span: &Span, caller: Option<&str>) -> Option<HeaderValue> {
+    if let Some(caller) = caller {
+        millrace_runtime::trace::set_parent(span, caller);
+    }
+    let own = span.in_scope(millrace_runtime::trace::current_traceparent)?;
+    HeaderValue::from_maybe_shared(Bytes::from(own)).ok()
 }

@@ -34,6 +34,12 @@ pub fn set_parent(span: &tracing::Span, traceparent: &str) {
     }
 }
 
+/// Whether a text is a valid `traceparent`.
+#[must_use]
+pub fn is_traceparent(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 /// As <https://www.w3.org/TR/trace-context/>: lower case, and what a later version appends is let
 /// pass.
 fn parse(text: &str) -> Option<SpanContext> {

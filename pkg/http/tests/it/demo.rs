@@ -311,7 +311,7 @@ pub fn read_routes() -> OpenApiRouter<Demo> {
 pub fn options() -> ApiOptions {
     ApiOptions {
         body_timeout: Duration::from_millis(500),
-        ..ApiOptions::new(CursorKey::laptop())
+        ..ApiOptions::new(CursorKey::of_this_process())
     }
 }
 

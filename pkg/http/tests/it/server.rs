@@ -106,7 +106,7 @@ async fn too_many_requests_at_once_are_503() {
     let demo = Demo::new();
     let options = ApiOptions {
         max_in_flight: 2,
-        ..ApiOptions::new(CursorKey::laptop())
+        ..ApiOptions::new(CursorKey::of_this_process())
     };
     let api =
         millrace_http::Api::new(options).serve(crate::demo::read_routes().with_state(demo.clone()));
@@ -133,7 +133,7 @@ async fn a_handler_that_takes_too_long_is_504() {
     let demo = Demo::new();
     let options = ApiOptions {
         request_deadline: Duration::from_millis(100),
-        ..ApiOptions::new(CursorKey::laptop())
+        ..ApiOptions::new(CursorKey::of_this_process())
     };
     let api =
         millrace_http::Api::new(options).serve(crate::demo::read_routes().with_state(demo.clone()));
