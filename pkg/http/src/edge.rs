@@ -25,7 +25,6 @@ use crate::{
     Problem, RequestContext,
     context::{Shared, X_REQUEST_ID},
     metrics::{RequestMetrics, UNMATCHED},
-    problem::types,
     trace,
 };
 
@@ -133,15 +132,7 @@ async fn bounded(
     match tokio::time::timeout(deadline, caught).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Err(panic)) => Problem::internal(panic_message(panic.as_ref())).into_response(),
-        Err(_) => Problem::new(
-            &types::TIMEOUT,
-            format!(
-                "No answer within {} s; whether anything was done is not known, so send a write \
-                 again with the same Idempotency-Key",
-                deadline.as_secs()
-            ),
-        )
-        .into_response(),
+        Err(_) => Problem::outcome_unknown().into_response(),
     }
 }
 

@@ -19,7 +19,6 @@ use crate::{
     MAX_BODY_BYTES, Problem, RequestContext,
     body::{declared_length, too_large},
     context::X_REQUEST_ID,
-    problem::types,
     trace,
 };
 
@@ -93,7 +92,7 @@ impl Forwarder {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(problem)) => problem.into_response(),
-            Err(_) => unknown_outcome().into_response(),
+            Err(_) => Problem::outcome_unknown().into_response(),
         }
     }
 
@@ -142,16 +141,8 @@ fn failure(error: hyper_util::client::legacy::Error) -> Problem {
         Problem::unavailable("The service that takes writes cannot be reached; nothing was done")
             .caused_by(error)
     } else {
-        unknown_outcome().caused_by(error)
+        Problem::outcome_unknown().caused_by(error)
     }
-}
-
-fn unknown_outcome() -> Problem {
-    Problem::new(
-        &types::TIMEOUT,
-        "The service that takes writes did not answer; whether anything was done is not known, so \
-         send the request again with the same Idempotency-Key",
-    )
 }
 
 /// Removes the headers that belong to the connection it came on, and those it names itself.

@@ -32,6 +32,7 @@ pub use body::{DEFAULT_BODY_TIMEOUT, Json, MAX_BODY_BYTES};
 pub use conditional::{body_tag, version_tag};
 pub use consistency::{Consistency, DEFAULT_WAIT, LOG_POSITION, MAX_WAIT, MIN_LOG_POSITION};
 pub use context::{RequestContext, X_ACTOR, X_REQUEST_ID};
+pub use failure::Written;
 pub use fields::{FieldError, FieldErrors, MAX_FIELD_ERRORS, Part};
 pub use forward::{Forwarder, InvalidOrigin};
 pub use openapi::{ChangeHeaders, ListParams, ReadParams, StrongReadParams, WriteHeaders};
