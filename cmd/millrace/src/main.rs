@@ -3,8 +3,12 @@
 mod bench;
 mod completions;
 mod endpoints;
+mod events;
 mod failure;
+mod log;
+mod opened;
 mod output;
+mod stream_reader;
 
 use std::process::ExitCode;
 
@@ -27,6 +31,8 @@ struct Cli {
 enum Command {
     Bench(bench::Bench),
     Completions(completions::Completions),
+    Events(events::Events),
+    Log(log::Log),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +56,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Bench(bench) => bench.run(cli.output).await,
         Command::Completions(completions) => completions.run(),
+        Command::Events(events) => events.run(cli.output).await,
+        Command::Log(log) => log.run(cli.output).await,
     }
 }

@@ -1,8 +1,12 @@
 //! What commands print: a table for people, JSON for programs, never both.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use clap::ValueEnum;
+use millrace_kernel::Timestamp;
 use serde::Serialize;
 
 /// The form of a command's output.
@@ -74,7 +78,7 @@ impl Table {
 
     /// Adds a row of as many cells as there are headings.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(printable).collect());
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell).into_owned()).collect());
     }
 
     fn width(&self, column: usize) -> usize {
@@ -107,26 +111,58 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// A cell that cannot move the cursor or break a line: what is stored may be anybody's text.
-fn printable(cell: String) -> String {
-    if cell.chars().any(char::is_control) {
-        cell.chars()
-            .flat_map(|c| {
-                let escaped = c.is_control().then(|| c.escape_default().to_string());
-                escaped
-                    .unwrap_or_else(|| c.to_string())
-                    .chars()
-                    .collect::<Vec<_>>()
-            })
-            .collect()
-    } else {
-        cell
+/// A text that cannot move the cursor or break a line: what is stored may be anybody's.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
     }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// At most so many characters of a text, safe to print.
+pub fn shortened(text: &str, chars: usize) -> String {
+    let mut short: String = printable(text).chars().take(chars + 1).collect();
+    if let Some((cut, _)) = short.char_indices().nth(chars) {
+        short.truncate(cut);
+        short.push('…');
+    }
+    short
+}
+
+/// A time to the millisecond, always as long.
+pub fn millis(time: Timestamp) -> String {
+    let text = time.to_string();
+    let (seconds, fraction) = text
+        .trim_end_matches('Z')
+        .split_once('.')
+        .unwrap_or((text.trim_end_matches('Z'), ""));
+    format!("{seconds}.{:0<3.3}Z", fraction)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_cut_at_characters_and_times_are_as_long() {
+        assert_eq!(shortened("äöü", 3), "äöü");
+        assert_eq!(shortened("äöüß", 3), "äöü…");
+        for (time, expected) in [
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z"),
+            ("2026-01-02T03:04:05.1Z", "2026-01-02T03:04:05.100Z"),
+            ("2026-01-02T03:04:05.123456Z", "2026-01-02T03:04:05.123Z"),
+        ] {
+            assert_eq!(millis(time.parse().unwrap()), expected);
+        }
+    }
 
     #[test]
     fn columns_line_up_and_numbers_stand_right() {

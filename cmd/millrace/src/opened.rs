@@ -1,0 +1,114 @@
+//! The servers a command works with, opened; what goes wrong is said in a sentence.
+
+use std::{sync::Arc, time::Duration};
+
+use millrace_es::{Context, PartitionCount};
+use millrace_eventlog::{EventLog, PgEventLog, PgLogOptions};
+use millrace_streaming::{Names, Topology, TopologyOptions};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{endpoints::Endpoints, failure::Failure};
+
+/// How long a command waits for a server to answer at all, in milliseconds.
+const CONNECT_MS: u64 = 5_000;
+/// Connections of a command to one database.
+const POOL_CONNECTIONS: u32 = 4;
+
+/// A database.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when it does not answer.
+pub async fn database(url: &str) -> Result<PgPool, Failure> {
+    PgPoolOptions::new()
+        .max_connections(POOL_CONNECTIONS)
+        .acquire_timeout(Duration::from_millis(CONNECT_MS))
+        .connect(url)
+        .await
+        .map_err(|error| {
+            Failure::unavailable(format!("PostgreSQL at {} does not answer", place(url)), error)
+        })
+}
+
+/// The event log of a context.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when the database does not answer, [`Failure::NotFound`] when the
+/// context has no log there.
+pub async fn log(endpoints: &Endpoints, context: &Context) -> Result<Arc<dyn EventLog>, Failure> {
+    let pool = database(&endpoints.database_url).await?;
+    let mut options = PgLogOptions::new(context.clone());
+    options.partitions = partitions(&pool, context).await?;
+    Ok(Arc::new(PgEventLog::open(pool, options).await?))
+}
+
+/// How many partitions a log was made with: a tool takes it as it is.
+async fn partitions(pool: &PgPool, context: &Context) -> Result<PartitionCount, Failure> {
+    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{context}.log_head"))
+        .fetch_one(pool)
+        .await?;
+    if !there {
+        return Err(Failure::NotFound(format!(
+            "there is no event log of {context} in this database: run `millrace migrate`, or name \
+             another database"
+        )));
+    }
+    // A context's name is made of letters, digits and underscores.
+    let read = format!("SELECT partition_count FROM {context}.log_head");
+    let count: i16 = sqlx::query_scalar(sqlx::AssertSqlSafe(read)).fetch_one(pool).await?;
+    let count = u16::try_from(count).ok().and_then(|count| PartitionCount::new(count).ok());
+    count.ok_or_else(|| Failure::Failed(anyhow::anyhow!("the log's partition count is no count")))
+}
+
+/// The streams.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when NATS does not answer.
+pub async fn topology(endpoints: &Endpoints) -> Result<Topology, Failure> {
+    let names = Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
+    let url = &endpoints.nats_url;
+    let client = async_nats::ConnectOptions::new()
+        .name("millrace")
+        .connection_timeout(Duration::from_millis(CONNECT_MS))
+        .connect(url)
+        .await
+        .map_err(|error| {
+            Failure::unavailable(format!("NATS at {} does not answer", place(url)), error)
+        })?;
+    let jetstream = async_nats::jetstream::new(client);
+    Ok(Topology::new(jetstream, names, TopologyOptions::default()))
+}
+
+/// Where a URL leads, without the password it may have.
+fn place(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    host.split(['/', '?']).next().unwrap_or(host)
+}
+
+/// The category of a context's main aggregate, for people who have only its id at hand.
+pub fn main_category(context: &Context) -> &'static str {
+    match context.as_str() {
+        "ordering" => "order",
+        other => {
+            let _ = other;
+            "entity"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_never_shows_a_password() {
+        for url in [
+            "postgres://u:p@ss@h:5432/db?sslmode=disable",
+            "nats://u:p@h:5432",
+            "h:5432",
+        ] {
+            assert_eq!(place(url), "h:5432");
+        }
+    }
+}
