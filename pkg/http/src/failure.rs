@@ -1,8 +1,10 @@
-//! What failures of the event log mean to a client.
+//! What the event log's verdicts mean to a client.
 
-use millrace_eventlog::{AppendError, LogError};
+use axum::response::{IntoResponse, Response};
+use millrace_es::DecodeError;
+use millrace_eventlog::{AppendError, ExecuteError, Executed, LoadError, LogError};
 
-use crate::{Problem, problem::types};
+use crate::{Problem, problem::types, respond};
 
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
@@ -24,11 +26,7 @@ impl From<AppendError> for Problem {
             )
             .caused_by(error),
             AppendError::Unavailable(source) => source.into(),
-            AppendError::OutcomeUnknown(_) => Self::unavailable(
-                "The event log did not say whether it took the write; send it again with the same \
-                 Idempotency-Key",
-            )
-            .caused_by(error),
+            AppendError::OutcomeUnknown(_) => Self::outcome_unknown().caused_by(error),
         }
     }
 }
@@ -53,7 +51,62 @@ impl From<LogError> for Problem {
     }
 }
 
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Log(error) => error.into(),
+            LoadError::Decode(error) => error.into(),
+        }
+    }
+}
+
+impl From<DecodeError> for Problem {
+    fn from(error: DecodeError) -> Self {
+        if error.needs_newer_release() {
+            Self::unavailable("It was written by a newer release than this instance is; try again")
+                .caused_by(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+impl From<ExecuteError> for Problem {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::VersionMismatch { actual } => Self::precondition_failed(Some(actual)),
+            ExecuteError::KeyReused => Self::idempotency_key_reused(),
+            ExecuteError::Contended { attempts } => Self::contended(attempts),
+            ExecuteError::Append(error) => error.into(),
+            ExecuteError::Log(error) => error.into(),
+            ExecuteError::Decode(error) => error.into(),
+            ExecuteError::Encode { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        let Self(executed) = self;
+        respond(executed.answer, executed.token.as_ref(), executed.replayed)
+    }
+}
+
+/// What a command became, as a response.
+#[derive(Debug)]
+pub struct Written(pub Executed);
+
 impl Problem {
+    /// 504: whether the write was done is not known.
+    #[must_use]
+    pub fn outcome_unknown() -> Self {
+        Self::new(
+            &types::TIMEOUT,
+            "No answer came in time; whether anything was done is not known, so send the request \
+             again with the same Idempotency-Key",
+        )
+    }
+
     /// 422: the key came before with another body.
     #[must_use]
     pub fn idempotency_key_reused() -> Self {
@@ -66,7 +119,7 @@ impl Problem {
     /// 409: the command was tried again inside, a bounded number of times, and others were always
     /// faster.
     #[must_use]
-    pub fn contended(attempts: usize) -> Self {
+    pub fn contended(attempts: u32) -> Self {
         Self::new(
             &types::CONTENDED,
             format!("It changed during each of {attempts} attempts; try again"),
