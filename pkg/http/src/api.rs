@@ -73,7 +73,7 @@ impl TryFrom<&HttpSettings> for ApiOptions {
 /// all the same, and everything that is the same for all of them.
 ///
 /// The document is that of the whole system, so every service hands out the same one:
-/// ```ignore
+/// ```text
 /// let router = Api::new(ApiOptions::new(key))
 ///     .serve(ordering::command_routes().with_state(state))
 ///     .document(ordering::query_routes())

@@ -101,7 +101,8 @@ fn reading() -> [Parameter; 4] {
         optional(
             "Prefer",
             ParameterIn::Header,
-            text().pattern(Some("^wait=([0-9]|[12][0-9]|30)$")),
+            // No pattern: a preference that is not understood is ignored (RFC 7240).
+            text().examples(["wait=10"]),
             "`wait=<seconds>`: how long `at_least` may wait; 2 unless given, at most 30.",
         ),
         optional(

@@ -341,6 +341,8 @@ impl Server {
         let shutdown = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(serve(listener, router, limits, shutdown.clone(), drain));
+        // Installed once for the process; later attempts are refused, which is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(20))
