@@ -6,7 +6,6 @@
 mod api;
 mod body;
 mod conditional;
-mod connection;
 mod consistency;
 mod context;
 mod edge;
@@ -14,6 +13,7 @@ mod failure;
 mod fields;
 mod forward;
 mod json;
+mod linger;
 mod metrics;
 mod openapi;
 mod page;

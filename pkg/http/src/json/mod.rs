@@ -1,4 +1,3 @@
-mod access;
 mod de;
 mod parse;
 mod stand_in;

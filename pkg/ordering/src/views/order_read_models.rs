@@ -4,7 +4,18 @@
 //! `user_username` and `user_email` are facts of another context; they stay null until its events
 //! are read as well, and every query and index is made for them already.
 
-pub mod routes;
+/// The columns in the order in which [`from_row`] reads them.
+macro_rules! columns {
+    () => {
+        "id, user_id, user_username, user_email, items, items_count, total_amount, status, \
+         shipping_address, notes, is_deleted, created_at, updated_at, version"
+    };
+}
+
+pub mod lists;
+mod routes;
+
+pub use routes::routes;
 
 use millrace_es::{
     DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
@@ -42,9 +53,9 @@ pub struct OrderRow {
     /// The user's e-mail address, once it is known here.
     #[schema(required)]
     pub user_email: Option<String>,
-    /// The lines; none where only a total was given. The JSON goes through as it is stored.
+    /// The lines; none where only a total was given.
     #[schema(value_type = Vec<OrderItem>)]
-    pub items: Box<RawValue>,
+    pub items: Lines,
     /// How many lines.
     pub items_count: u32,
     /// What the order costs.
@@ -69,13 +80,13 @@ pub struct OrderRow {
 }
 
 impl OrderRow {
-    fn created(event: &OrderCreated, version: StreamVersion) -> Result<Self, serde_json::Error> {
-        Ok(Self {
+    fn created(event: &OrderCreated, version: StreamVersion) -> Self {
+        Self {
             id: event.order_id.clone(),
             user_id: event.user_id.clone(),
             user_username: None,
             user_email: None,
-            items: serde_json::value::to_raw_value(&event.items)?,
+            items: Lines::of(&event.items),
             items_count: event.items_count,
             total_amount: event.total_amount,
             status: OrderStatus::Pending,
@@ -85,24 +96,30 @@ impl OrderRow {
             created_at: event.created_at,
             updated_at: event.created_at,
             version,
-        })
+        }
     }
 
     /// The row of an order as the event log has it. What other contexts know is missing in it.
-    ///
-    /// # Errors
-    /// When the items have no JSON form, which is a defect.
-    pub fn of(
-        details: &OrderDetails,
-        is_deleted: bool,
-        version: StreamVersion,
-    ) -> Result<Self, serde_json::Error> {
-        Ok(Self {
+    #[must_use]
+    pub fn of(details: &OrderDetails, is_deleted: bool, version: StreamVersion) -> Self {
+        Self {
             status: details.status,
             updated_at: details.updated_at,
             is_deleted,
-            ..Self::created(&details.created, version)?
-        })
+            ..Self::created(&details.created, version)
+        }
+    }
+}
+
+/// An order's lines as JSON, which goes through as it is stored.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Lines(Box<RawValue>);
+
+impl Lines {
+    fn of(items: &[OrderItem]) -> Self {
+        // Texts and numbers always have a JSON form.
+        Self(serde_json::value::to_raw_value(items).unwrap_or_else(|_| RawValue::NULL.to_owned()))
     }
 }
 
@@ -152,9 +169,7 @@ impl RowProjection for OrderReadModels {
         let version = envelope.version;
         let Fact::Order(event) = event;
         match (row, event) {
-            (_, OrderEvent::Created(event)) => OrderRow::created(event, version)
-                .map(Some)
-                .map_err(|error| FoldError::new(error.to_string())),
+            (_, OrderEvent::Created(event)) => Ok(Some(OrderRow::created(event, version))),
             (Some(row), OrderEvent::StatusUpdated(event)) => Ok(Some(OrderRow {
                 status: event.to,
                 updated_at: event.updated_at,
@@ -175,14 +190,6 @@ impl RowProjection for OrderReadModels {
 }
 
 // -------------------------------------------------------------------------------------- table
-
-/// The columns in the order in which [`from_row`] reads them.
-macro_rules! columns {
-    () => {
-        "id, user_id, user_username, user_email, items, items_count, total_amount, status, \
-         shipping_address, notes, is_deleted, created_at, updated_at, version"
-    };
-}
 
 const LOAD: &str = concat!(
     "SELECT ",
@@ -287,7 +294,7 @@ async fn upsert(conn: &mut PgConnection, rows: &[&OrderRow]) -> Result<(), sqlx:
         .bind(column(rows, |row| row.user_id.as_str()))
         .bind(column(rows, |row| row.user_username.as_deref()))
         .bind(column(rows, |row| row.user_email.as_deref()))
-        .bind(column(rows, |row| Json(&*row.items)))
+        .bind(column(rows, |row| Json(&*row.items.0)))
         .bind(items_counts)
         .bind(column(rows, |row| row.total_amount.get()))
         .bind(column(rows, |row| row.status.as_str()))
@@ -322,7 +329,7 @@ pub(crate) fn from_row(row: &PgRow) -> Result<OrderRow, sqlx::Error> {
         user_id: UserId::new(id(1, "user_id")?),
         user_username: row.try_get(2)?,
         user_email: row.try_get(3)?,
-        items: row.try_get::<Json<Box<RawValue>>, _>(4)?.0,
+        items: Lines(row.try_get::<Json<Box<RawValue>>, _>(4)?.0),
         items_count: u32::try_from(row.try_get::<i32, _>(5)?)
             .map_err(|e| invalid("items_count")(e.into()))?,
         total_amount: Money::new(row.try_get::<Decimal, _>(6)?)

@@ -3,20 +3,26 @@
 //! An item per order under its user, sorted by the time of its creation. Every event of an order
 //! says all that the item holds, so nothing is loaded to fold one.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use axum::{extract::State, response::Response};
 use millrace_es::{
     DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
 };
+use millrace_http::{List, ListParams, NoQuery, PathId, Problem};
 use millrace_kernel::{EntityId, Money, Timestamp};
-use millrace_projecting::{BadItem, DynamoRows, Item, KeyAttribute, TableDefinition};
+use millrace_projecting::{
+    BadItem, DynamoReader, DynamoRows, Item, KeyAttribute, TOMBSTONE_ATTRIBUTE, TableDefinition,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     CONTEXT,
-    order::{OrderEvent, OrderId, OrderStatus, UserId},
+    order::{OrderDetails, OrderEvent, OrderId, OrderStatus, UserId},
+    queries::{QueryState, from_dynamodb, observe},
 };
 
 // ---------------------------------------------------------------------------------------- row
@@ -37,6 +43,28 @@ pub struct OrderOfUser {
     pub status: OrderStatus,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+impl OrderOfUser {
+    /// An order as the event log has it.
+    #[must_use]
+    pub fn of(order: &OrderDetails) -> Self {
+        Self {
+            order_id: order.created.order_id.clone(),
+            user_id: order.created.user_id.clone(),
+            amount: order.created.total_amount,
+            status: order.status,
+            created_at: order.created.created_at,
+        }
+    }
+
+    fn place(&self) -> PlaceInList {
+        PlaceInList {
+            user_id: self.user_id.clone(),
+            created_at: self.created_at,
+            order_id: self.order_id.clone(),
+        }
+    }
 }
 
 /// Where an order stands in its user's list.
@@ -174,6 +202,106 @@ impl DynamoRows for OrdersByUser {
             created_at: read(item, CREATED)?,
         })
     }
+}
+
+// ------------------------------------------------------------------------------------- routes
+
+/// The most pages of the table that are read to fill one page of the answer: deleted orders leave
+/// items that are passed over. What is left then comes with the next cursor.
+const MAX_TABLE_PAGES: usize = 20;
+
+/// The routes that answer from this view.
+pub fn routes() -> OpenApiRouter<QueryState> {
+    OpenApiRouter::new().routes(routes!(list_orders_placed_by_user))
+}
+
+/// List the orders that a user placed
+///
+/// Newest first, as a bare array; the header `Next-Cursor` says how to go on. A user who placed
+/// none, or is not known, gets an empty one.
+#[utoipa::path(
+    get, path = "/api/orders/{userId}", tag = "ordering",
+    params(("userId" = EntityId, Path, description = "The user."), ListParams),
+    responses((
+        status = 200,
+        description = "The user's orders.",
+        body = Vec<OrderOfUser>,
+        headers(("Next-Cursor" = String, description = "Hand it back as `cursor` to get what follows.")),
+    )),
+)]
+async fn list_orders_placed_by_user(
+    State(state): State<QueryState>,
+    PathId(user): PathId,
+    list: List<NoQuery>,
+) -> Result<Response, Problem> {
+    let (reader, token) =
+        from_dynamodb(&state.orders_by_user, state.log.context(), list.consistency).await?;
+    let after = list.page.after::<String>()?;
+    let started = Instant::now();
+    let found = placed_by(&reader, &user, after, list.page.limit + 1).await;
+    observe("dynamodb", "orders_placed_by_user", started);
+    let Listed { orders, unread } = found?;
+    let mut page = list.page.page(orders, |order| order.place().placed())?;
+    if let (None, Some(placed)) = (&page.next_cursor, unread) {
+        page.next_cursor = Some(list.page.cursor(&placed)?);
+    }
+    list.reading.array(&page, token.as_ref())
+}
+
+/// What a user's part of the table gave.
+struct Listed {
+    orders: Vec<OrderOfUser>,
+    /// Where to go on when the table was not read to the end of what was wanted.
+    unread: Option<String>,
+}
+
+/// Reads a user's orders from the newest or from below a place, at most `limit`.
+async fn placed_by(
+    reader: &DynamoReader,
+    user: &EntityId,
+    mut after: Option<String>,
+    limit: usize,
+) -> Result<Listed, Problem> {
+    let mut orders = Vec::with_capacity(limit.min(64));
+    for _ in 0..MAX_TABLE_PAGES {
+        let wanted = i32::try_from(limit - orders.len()).unwrap_or(i32::MAX);
+        let mut query = reader
+            .client()
+            .query()
+            .table_name(reader.table())
+            .consistent_read(reader.consistent())
+            .scan_index_forward(false)
+            .limit(wanted)
+            .expression_attribute_values(":user", AttributeValue::S(user.to_string()));
+        query = match after {
+            None => query.key_condition_expression("user_id = :user"),
+            Some(placed) => query
+                .key_condition_expression("user_id = :user AND placed < :placed")
+                .expression_attribute_values(":placed", AttributeValue::S(placed)),
+        };
+        let answer = query.send().await.map_err(|error| {
+            Problem::unavailable("The read store cannot be reached; try again").caused_by(error)
+        })?;
+        for item in answer.items() {
+            // A deleted order leaves its key, so that a late duplicate cannot bring it back.
+            if !item.contains_key(TOMBSTONE_ATTRIBUTE) {
+                orders.push(OrdersByUser::from_item(item).map_err(Problem::internal)?);
+            }
+        }
+        after = answer
+            .last_evaluated_key()
+            .and_then(|key| key.get(PLACED)?.as_s().ok().cloned());
+        if after.is_none() || orders.len() >= limit {
+            return Ok(Listed {
+                orders,
+                unread: None,
+            });
+        }
+    }
+    Ok(Listed {
+        orders,
+        unread: after,
+    })
 }
 
 #[cfg(test)]

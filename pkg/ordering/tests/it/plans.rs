@@ -1,0 +1,108 @@
+//! No list reads the table from end to end, however large it is.
+
+use millrace_ordering::views::order_read_models::{OrderReadModels, lists::QUERIES};
+use millrace_projecting::PgRows;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+/// How many orders the table has.
+const ORDERS: i64 = 1_000_000;
+
+/// A million orders over two years, of 20,000 users, a twentieth of them deleted, a fiftieth with a
+/// known name.
+const FILL: &str = "
+INSERT INTO order_read_models (id, user_id, total_amount, status, created_at, updated_at,
+    is_deleted, user_username, items_count, version)
+SELECT
+    'o-' || n,
+    'u-' || n % 20000,
+    (n * 7919 % 1000000) / 100.0 + 0.01,
+    (ARRAY['PENDING', 'CONFIRMED', 'SHIPPED', 'DELIVERED', 'CANCELLED'])[n * 31 % 5 + 1],
+    timestamptz '2024-01-01' + n * interval '1 minute',
+    timestamptz '2024-01-01' + n * interval '1 minute',
+    n % 20 = 0,
+    CASE WHEN n % 50 = 7 THEN 'name ' || n % 20000 END,
+    0,
+    1
+FROM generate_series(1::bigint, $1) AS n";
+
+/// Arguments for each query, of the first page and of one far in.
+fn arguments(name: &str) -> [&'static str; 2] {
+    match name {
+        "all" => [
+            "'1970-01-01', false, '9999-12-31', '', 51",
+            "'1970-01-01', true, '2024-06-01', 'o-200000', 51",
+        ],
+        "of_user" => [
+            "'u-77', '9999-12-31', '', 51",
+            "'u-77', '2024-06-01', 'o-200000', 501",
+        ],
+        "with_status" => [
+            "'SHIPPED', '9999-12-31', '', 51",
+            "'SHIPPED', '2024-06-01', 'o-200000', 501",
+        ],
+        "of_user_with_status" => [
+            "'u-77', 'SHIPPED', '9999-12-31', '', 51",
+            "'u-77', 'SHIPPED', '2024-06-01', 'o-200000', 501",
+        ],
+        "named" => [
+            "'%name 1907%', '9999-12-31', '', 51",
+            "'%nobody has this name%', '2024-06-01', 'o-200000', 501",
+        ],
+        "above" => ["9000, 100000000, '', 51", "10, 5000, 'o-200000', 501"],
+        other => panic!("no arguments for {other}"),
+    }
+}
+
+#[tokio::test]
+async fn no_list_scans_the_table() {
+    let database = millrace_testkit::postgres().await;
+    let mut conn = PgConnection::connect(&database.url).await.unwrap();
+    run(&mut conn, OrderReadModels::TABLES).await;
+    // What is not logged is faster to fill, and planned the same.
+    run(&mut conn, "ALTER TABLE order_read_models SET UNLOGGED").await;
+    sqlx::query(FILL)
+        .bind(ORDERS)
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    run(&mut conn, "SET maintenance_work_mem = '512MB'").await;
+    run(&mut conn, OrderReadModels::INDEXES).await;
+    run(&mut conn, "ANALYZE order_read_models").await;
+
+    for (name, types, sql) in QUERIES {
+        run(
+            &mut conn,
+            &format!("PREPARE list_{name} ({types}) AS {sql}"),
+        )
+        .await;
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            run(&mut conn, &format!("SET plan_cache_mode = {mode}")).await;
+            for arguments in arguments(name) {
+                let plan = explain(&mut conn, &format!("EXECUTE list_{name}({arguments})")).await;
+                let case = format!("{name}({arguments}) under {mode}:\n{plan}");
+                assert!(!plan.contains("Seq Scan"), "{case}");
+                assert!(plan.contains("Index"), "{case}");
+                // The search sorts the few that have the name; all others come in order.
+                assert!(name == "named" || !plan.contains("Sort"), "{case}");
+            }
+        }
+    }
+    let by_id = "SELECT * FROM order_read_models WHERE id = 'o-77'";
+    assert!(explain(&mut conn, by_id).await.contains("Index Scan"));
+}
+
+async fn run(conn: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(conn)
+        .await
+        .unwrap();
+}
+
+async fn explain(conn: &mut PgConnection, sql: &str) -> String {
+    let rows = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN {sql}")))
+        .fetch_all(conn)
+        .await
+        .unwrap();
+    let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    lines.join("\n")
+}

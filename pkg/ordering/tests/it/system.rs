@@ -1,0 +1,365 @@
+//! The whole way of an order in one process, and a client of it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE, request::Builder};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use millrace_es::Context;
+use millrace_eventlog::{
+    EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions, migrate,
+};
+use millrace_http::{Api, ApiOptions, CursorKey, ServerLimits, serve};
+use millrace_ordering::{
+    CONTEXT, CommandState, QueryState, command_routes, inline_tables, migrations, projections,
+    query_routes,
+};
+use millrace_projecting::{
+    DynamoReadModel, DynamoStore, PgReadModel, PgReadOptions, PgStore, Runner, RunnerParts, View,
+};
+use millrace_streaming::{
+    DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
+    Topology, TopologyOptions,
+};
+use millrace_testkit::{Database, Dynamo, Nats};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn context() -> Context {
+    Context::new(CONTEXT).unwrap()
+}
+
+/// A log on a database of its own, and what it stands on.
+pub struct Store {
+    pub database: Database,
+    pub log: Arc<PgEventLog>,
+}
+
+impl Store {
+    pub async fn start() -> Self {
+        let database = millrace_testkit::postgres().await;
+        let mut options = PgLogOptions::new(context());
+        options.inline = inline_tables();
+        migrate(&database.pool, &context(), options.partitions, migrations())
+            .await
+            .unwrap();
+        let log = PgEventLog::open(database.pool.clone(), options)
+            .await
+            .unwrap();
+        Self {
+            database,
+            log: Arc::new(log),
+        }
+    }
+
+    /// The position of the newest event.
+    pub async fn head(&self) -> u64 {
+        self.log.head().await.unwrap().position.get()
+    }
+}
+
+/// Both services and everything behind them.
+pub struct System {
+    pub store: Store,
+    pub address: SocketAddr,
+    client: Client<HttpConnector, Full<Bytes>>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    _servers: (Nats, Dynamo),
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.tasks.abort_all();
+    }
+}
+
+impl System {
+    /// Starts it, and waits until its read models answer.
+    pub async fn start() -> Self {
+        let (store, nats, dynamo) = tokio::join!(
+            Store::start(),
+            millrace_testkit::nats(),
+            millrace_testkit::dynamodb()
+        );
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let log: Arc<dyn EventLog> = store.log.clone();
+
+        let names = Names::new(&nats.namespace).unwrap();
+        let topology = Topology::new(
+            nats.jetstream.clone(),
+            names.clone(),
+            TopologyOptions::default(),
+        );
+        topology.ensure(&[context()]).await.unwrap();
+        let member = MemberId::new("one").unwrap();
+        let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
+        let signals = Signals::new(nats.client.clone(), names.clone());
+        let relay = Relay::new(
+            log.clone(),
+            topology.clone(),
+            leases.clone(),
+            RelayOptions::default(),
+        );
+        let stopping = stop.clone();
+        tasks.spawn(async move { relay.run(stopping).await.unwrap() });
+
+        let postgres = PgStore::open(&store.database.url).unwrap();
+        let dynamodb = DynamoStore::new(dynamo.client.clone(), dynamo.prefix.clone());
+        postgres.migrate().await.unwrap();
+        dynamodb.migrate().await.unwrap();
+        let parts = RunnerParts {
+            logs: vec![log.clone()],
+            topology,
+            leases,
+            signals: signals.clone(),
+            letters: DeadLetterPublisher::new(nats.jetstream.clone(), names),
+            postgres: Some(postgres),
+            dynamodb: Some(dynamodb.clone()),
+            link: None,
+        };
+        let runner = Runner::new(projections(), parts).unwrap();
+        tasks.spawn(runner.run(stop.clone()));
+
+        let state = query_state(&store, dynamodb, signals);
+        let address = listen(&state, &stop, &mut tasks).await;
+        let system = Self {
+            store,
+            address,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            stop,
+            tasks,
+            _servers: (nats, dynamo),
+        };
+        system.ready(&state).await;
+        system
+    }
+
+    async fn ready(&self, state: &QueryState) {
+        millrace_testkit::eventually("every read model answers", PATIENCE, || async {
+            let all = tokio::join!(
+                state.order_read_models.check(),
+                state.order_statistics.check(),
+                state.orders_by_user.check(),
+            );
+            (all.0.is_ok() && all.1.is_ok() && all.2.is_ok()).then_some(())
+        })
+        .await;
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> Request<'_> {
+        let uri = format!("http://{}{path}", self.address);
+        Request {
+            client: &self.client,
+            builder: http::Request::builder().method(method).uri(uri),
+            body: Bytes::new(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.request(Method::GET, path).send().await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        self.request(Method::POST, path).json(&body).send().await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Reply {
+        self.request(Method::PUT, path).json(&body).send().await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.request(Method::DELETE, path).send().await
+    }
+
+    /// Creates an order and gives its id.
+    pub async fn order(&self, user: &str, amount: &str) -> String {
+        let body = json!({ "user_id": user, "total_amount": amount });
+        let reply = self.post("/orders", body).await.expect(StatusCode::CREATED);
+        reply.body["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn become_(&self, id: &str, status: &str) -> Reply {
+        let path = format!("/orders/{id}/status");
+        self.put(&path, json!({ "status": status })).await
+    }
+
+    /// Reads what a write must be in.
+    pub async fn get_after(&self, path: &str, write: &Reply) -> Reply {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{joint}at_least={}", write.position());
+        let request = self.request(Method::GET, &path).header("prefer", "wait=30");
+        request.send().await.expect(StatusCode::OK)
+    }
+
+    /// Reads what everything written so far must be in.
+    pub async fn get_now(&self, path: &str) -> Reply {
+        let head = self.store.log.head().await.unwrap().position;
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{joint}at_least={CONTEXT}/{head}");
+        let request = self.request(Method::GET, &path).header("prefer", "wait=30");
+        request.send().await.expect(StatusCode::OK)
+    }
+}
+
+fn query_state(store: &Store, dynamodb: DynamoStore, signals: Signals) -> QueryState {
+    let log: Arc<dyn EventLog> = store.log.clone();
+    let view = |name: &str| -> View {
+        let mut all = projections().into_iter();
+        all.find(|view| view.name() == name).unwrap()
+    };
+    let postgres = |name: &str| {
+        PgReadModel::open(
+            &store.database.url,
+            &view(name),
+            vec![log.clone()],
+            Some(signals.clone()),
+            PgReadOptions {
+                max_connections: 4,
+                ..PgReadOptions::default()
+            },
+        )
+        .unwrap()
+    };
+    QueryState {
+        orders: Arc::new(Repository::new(log.clone(), RepositoryOptions::default())),
+        orders_by_user: DynamoReadModel::open(
+            dynamodb,
+            &view("orders-by-user"),
+            vec![log.clone()],
+            Some(signals.clone()),
+        )
+        .unwrap(),
+        order_read_models: postgres("order-read-models"),
+        order_statistics: postgres("order-statistics"),
+        log,
+    }
+}
+
+async fn listen(
+    state: &QueryState,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> SocketAddr {
+    let commands = CommandState {
+        orders: state.orders.clone(),
+    };
+    let router = Api::new(ApiOptions::new(CursorKey::of_this_process()))
+        .serve(command_routes().with_state(commands))
+        .serve(query_routes().with_state(state.clone()))
+        .finish();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (limits, stop) = (ServerLimits::default(), stop.clone());
+    tasks.spawn(async move {
+        serve(listener, router, limits, stop, Duration::from_secs(1))
+            .await
+            .unwrap();
+    });
+    address
+}
+
+/// A request to be sent.
+pub struct Request<'a> {
+    client: &'a Client<HttpConnector, Full<Bytes>>,
+    builder: Builder,
+    body: Bytes,
+}
+
+impl Request<'_> {
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.builder = self.builder.header(name, value);
+        self
+    }
+
+    pub fn json(mut self, body: &Value) -> Self {
+        self.body = serde_json::to_vec(body).unwrap().into();
+        self.builder = self.builder.header(CONTENT_TYPE, "application/json");
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub async fn send(self) -> Reply {
+        let request = self.builder.body(Full::new(self.body)).unwrap();
+        let (parts, body) = self.client.request(request).await.unwrap().into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            bytes,
+        }
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+    /// Null where there is no JSON.
+    pub body: Value,
+}
+
+impl Reply {
+    /// The reply, which has to have this status.
+    #[track_caller]
+    pub fn expect(self, status: StatusCode) -> Self {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self
+    }
+
+    /// A problem's name and the pointers of its errors.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> (&str, Vec<&str>) {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let name = self.body["type"].as_str().unwrap();
+        let errors = self.body["errors"].as_array();
+        let pointers = errors
+            .into_iter()
+            .flatten()
+            .map(|error| error["pointer"].as_str().unwrap())
+            .collect();
+        (name.strip_prefix("/problems/").unwrap(), pointers)
+    }
+
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name}: {:?}", self.headers))
+            .to_str()
+            .unwrap()
+    }
+
+    #[track_caller]
+    pub fn position(&self) -> &str {
+        self.header("log-position")
+    }
+
+    /// The ids of a list.
+    #[track_caller]
+    pub fn ids(&self) -> Vec<&str> {
+        let items = self.body["items"].as_array().expect("a list");
+        items
+            .iter()
+            .map(|item| item["id"].as_str().unwrap())
+            .collect()
+    }
+}
