@@ -57,7 +57,7 @@ pub trait PgInlineTable: Send + Sync {
 /// Where the lane stands in a batch. For tests that kill, pause or cut it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LaneStep {
-    /// The log was read and the batch decided, nothing is locked.
+    /// The log was read and the batch decided.
     Probed,
     /// The head is locked.
     Locked,

@@ -203,7 +203,6 @@ impl Store {
         let mut guess = None;
         if !self.contended {
             let plan = self.decide(conn, &wanted, requests).await?;
-            self.at(LaneStep::Probed).await;
             if plan.is_empty() {
                 return Ok(plan);
             }
@@ -227,11 +226,9 @@ impl Store {
         requests: &[&'a AppendRequest],
     ) -> Result<Plan<'a>, Failure> {
         let probed = self.probe(conn, wanted).await?;
-        Ok(plan::decide(
-            &self.context,
-            requests.iter().copied(),
-            &probed,
-        ))
+        let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
+        self.at(LaneStep::Probed).await;
+        Ok(plan)
     }
 
     /// Writes a small batch under the condition that the head did not move; `None` when it did.

@@ -204,7 +204,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         {
             return Ok(known);
         }
-        let start = self.from_snapshot(stream).await?;
+        let start = self.snapshot_of(stream).await?;
         self.fold(stream, start).await
     }
 
@@ -253,7 +253,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         }
     }
 
-    async fn from_snapshot(&self, stream: &StreamId) -> Result<Known<A>, LoadError> {
+    async fn snapshot_of(&self, stream: &StreamId) -> Result<Known<A>, LoadError> {
         let Some(snapshot) = self.log.load_snapshot(stream).await? else {
             return Ok(Known::default());
         };

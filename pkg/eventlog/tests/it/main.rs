@@ -8,6 +8,7 @@
 )]
 
 mod appending;
+mod conforming;
 mod counter;
 mod executing;
 mod support;
