@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use futures::future::join_all;
 use millrace_es::{EventId, Position, RecordedEvent, StreamVersion};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Backend, append, audit, to};
 use crate::{
@@ -199,11 +199,14 @@ pub async fn a_writer_cut_at_any_step_loses_and_doubles_nothing<B: Backend>(back
         .await;
 }
 
+/// A step, and the way to let the lane go on.
+type Reached = (LaneStep, oneshot::Sender<()>);
+
 /// Hands the lane's steps over to the check, which may cut while the lane waits. (The faults given
 /// to a log outlive the check, and the backend does not.)
 #[derive(Default)]
 struct Cutting {
-    steps: Mutex<Option<tokio::sync::mpsc::Sender<(LaneStep, tokio::sync::oneshot::Sender<()>)>>>,
+    steps: Mutex<Option<mpsc::Sender<Reached>>>,
 }
 
 #[async_trait]
@@ -212,7 +215,7 @@ impl Faults for Cutting {
         let Some(steps) = self.steps.lock().await.clone() else {
             return;
         };
-        let (done, waiting) = tokio::sync::oneshot::channel();
+        let (done, waiting) = oneshot::channel();
         if steps.send((step, done)).await.is_ok() {
             let _ = waiting.await;
         }
@@ -222,7 +225,7 @@ impl Faults for Cutting {
 impl Cutting {
     /// Cuts at the first time the step comes, and lets the lane go on each time; until dropped.
     async fn serve<B: Backend>(&self, cutter: &CutAt<'_, B>) {
-        let (sender, mut steps) = tokio::sync::mpsc::channel(1);
+        let (sender, mut steps) = mpsc::channel(1);
         *self.steps.lock().await = Some(sender);
         while let Some((step, done)) = steps.recv().await {
             if step == cutter.step && cutter.armed.swap(false, Ordering::AcqRel) {

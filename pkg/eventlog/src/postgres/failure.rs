@@ -77,6 +77,14 @@ pub(super) fn leaves_open(error: &sqlx::Error) -> bool {
         || database.code() == "40003"
 }
 
+/// Something took longer than it may.
+pub(super) fn timed_out(what: &str, bound_ms: u64) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("{what} took more than {bound_ms} ms"),
+    ))
+}
+
 impl LogError {
     /// The store did not answer.
     pub(crate) fn unreachable(error: sqlx::Error) -> Self {

@@ -9,9 +9,12 @@ mod failure;
 mod lane;
 mod limits;
 mod plan;
+mod probe;
 mod read;
 mod recover;
 mod schema;
+mod session;
+mod settle;
 mod sql;
 mod store;
 mod sweep;
@@ -148,7 +151,7 @@ impl PgEventLog {
             statements,
             inline: options.inline.clone(),
             faults: options.faults,
-            options: store::lane_options(&reader.pool.connect_options(), &context),
+            options: session::lane_options(&reader.pool.connect_options(), &context),
             conn: None,
             contended: false,
         };

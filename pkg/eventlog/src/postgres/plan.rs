@@ -375,3 +375,168 @@ impl<'a> Wanted<'a> {
         wanted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::StreamAppend;
+
+    const PARTITIONS: u16 = 4;
+
+    fn context() -> Context {
+        Context::new("testing").unwrap()
+    }
+
+    fn empty() -> Probed {
+        let at: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        Probed {
+            head: Head {
+                position: Position::ZERO,
+                epoch: Epoch::new(1),
+                guard: 0,
+                halted: None,
+                partitions: vec![Position::ZERO; usize::from(PARTITIONS)],
+                recorded_at: at,
+                now: at,
+            },
+            streams: HashMap::new(),
+            answers: HashMap::new(),
+            expired: Vec::new(),
+            holders: HashMap::new(),
+        }
+    }
+
+    /// What a read of the log would find once a plan is written.
+    fn written(mut probed: Probed, plan: &Plan<'_>) -> Probed {
+        probed.head.position = plan.position;
+        probed.head.partitions.clone_from(&plan.partitions);
+        for row in &plan.rows {
+            let newest = (row.version, row.event.id);
+            probed.streams.insert(row.stream.clone(), newest);
+        }
+        for kept in &plan.kept {
+            let stored = StoredAnswer {
+                key: *kept.key,
+                answer: kept.answer.clone(),
+                token: kept.token.clone(),
+            };
+            probed.answers.insert(kept.key.key_hash, stored);
+        }
+        for (name, holder) in &plan.releases {
+            assert_eq!(probed.holders.remove(name).as_ref(), Some(holder));
+        }
+        for (name, holder) in &plan.claims {
+            let before = probed.holders.insert(name.clone(), holder.clone());
+            assert_eq!(before, None, "a name is claimed over its holder");
+        }
+        probed
+    }
+
+    prop_compose! {
+        fn stream_append()(
+            stream in 0..4_u8,
+            expected in 0..6_u64,
+            events in 0..3_usize,
+        ) -> StreamAppend {
+            StreamAppend {
+                stream: StreamId::new(&format!("s-{stream}")).unwrap(),
+                expected: match expected {
+                    0 | 1 => ExpectedVersion::Any,
+                    2 => ExpectedVersion::NoStream,
+                    n => ExpectedVersion::Exact(StreamVersion::new(n - 2)),
+                },
+                events: (0..events).map(|_| NewEvent {
+                    id: EventId::generate(),
+                    event_type: "thing.happened".into(),
+                    schema_version: 1,
+                    payload: serde_json::value::RawValue::NULL.to_owned(),
+                    metadata: Arc::default(),
+                }).collect(),
+            }
+        }
+    }
+
+    prop_compose! {
+        fn request()(
+            mut streams in prop::collection::vec(stream_append(), 0..3),
+            key in prop::option::weighted(0.4, 0..4_u8),
+            reservations in prop::collection::vec((0..2_u8, 0..3_u8, any::<bool>()), 0..3),
+        ) -> AppendRequest {
+            streams.sort_by(|a, b| a.stream.cmp(&b.stream));
+            streams.dedup_by(|a, b| a.stream == b.stream);
+            AppendRequest {
+                streams,
+                answer: key.map(|key| (
+                    AnswerKey { key_hash: [key; 32], request_hash: [key; 32] },
+                    Answer { status: 200, headers: Vec::new(), body: vec![key].into() },
+                )),
+                reservations: reservations.into_iter().map(|(value, holder, release)| Reservation {
+                    scope: "name",
+                    value: value.to_string(),
+                    holder: holder.to_string(),
+                    release,
+                }).collect(),
+            }
+        }
+    }
+
+    proptest! {
+        /// Committing together changes nothing: a batch decided at once comes to the same verdicts
+        /// and rows as its appends one after the other.
+        #[test]
+        fn a_batch_is_its_appends_one_by_one(
+            before in prop::collection::vec(request(), 0..6),
+            batch in prop::collection::vec(request(), 1..12),
+        ) {
+            let context = context();
+            let start = written(empty(), &decide(&context, &before, &empty()));
+            let together = decide(&context, &batch, &start);
+
+            let mut probed = start.clone();
+            let mut verdicts = Vec::new();
+            let mut rows = Vec::new();
+            for request in &batch {
+                let plan = decide(&context, [request], &probed);
+                let next = written(probed, &plan);
+                verdicts.extend(plan.verdicts.iter().map(|verdict| format!("{verdict:?}")));
+                rows.extend(plan.rows.iter().map(|row| format!("{row:?}")));
+                probed = next;
+            }
+            let expected: Vec<_> = together.verdicts.iter().map(|v| format!("{v:?}")).collect();
+            prop_assert_eq!(verdicts, expected);
+            let expected: Vec<_> = together.rows.iter().map(|row| format!("{row:?}")).collect();
+            prop_assert_eq!(rows, expected);
+            let after = written(start, &together);
+            prop_assert_eq!(after.head.partitions, probed.head.partitions);
+            prop_assert_eq!(after.holders, probed.holders);
+            prop_assert_eq!(after.streams, probed.streams);
+            prop_assert_eq!(after.answers, probed.answers);
+        }
+
+        /// Positions are gapless, and each partition's events are a chain.
+        #[test]
+        fn places_are_gapless_and_chained(batch in prop::collection::vec(request(), 1..12)) {
+            let context = context();
+            let plan = decide(&context, &batch, &empty());
+            let mut last = vec![Position::ZERO; usize::from(PARTITIONS)];
+            for (row, position) in plan.rows.iter().zip(1..) {
+                prop_assert_eq!(row.position, Position::new(position));
+                let last = &mut last[usize::from(row.partition.get())];
+                prop_assert_eq!(row.previous, *last);
+                *last = row.position;
+            }
+            prop_assert_eq!(&plan.partitions, &last);
+            let taken: Vec<_> = plan.verdicts.iter().flatten().collect();
+            for appended in taken {
+                for (partition, position) in &appended.token.partitions {
+                    let row = &plan.rows[usize::try_from(position.get()).unwrap() - 1];
+                    prop_assert_eq!(row.partition, *partition);
+                }
+            }
+        }
+    }
+}

@@ -10,7 +10,8 @@ use super::{
     failure::Failure,
     plan::{Probed, Row, Wanted},
     read::Reader,
-    store::{Store, import_options},
+    session,
+    store::Store,
 };
 use crate::{AppendRequest, ExpectedVersion, LogError, LogHead, StreamAppend};
 
@@ -59,7 +60,7 @@ pub(super) async fn import(
         statements: Arc::clone(&reader.statements),
         inline,
         faults: None,
-        options: import_options(&reader.pool.connect_options(), &reader.context),
+        options: session::import_options(&reader.pool.connect_options(), &reader.context),
         conn: None,
         contended: false,
     };
@@ -76,7 +77,7 @@ pub(super) async fn import(
 }
 
 async fn import_with(store: &Store, events: &[RecordedEvent]) -> Result<(), Failure> {
-    let mut conn = store.connect().await?;
+    let mut conn = session::connect(&store.options).await?;
     let mut tx = conn.begin().await.map_err(Failure::of)?;
     sqlx::query(&store.statements.lock)
         .fetch_one(&mut *tx)

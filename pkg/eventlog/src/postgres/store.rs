@@ -6,26 +6,21 @@
 //! because another process appended, the batch is read and decided again under the lock.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use millrace_es::{Context, Epoch, EventId, Position, RecordedEvent, StreamVersion};
-use millrace_kernel::Timestamp;
-use sqlx::{
-    Connection, PgConnection, Row,
-    postgres::{PgConnectOptions, PgRow},
-};
-use time::OffsetDateTime;
+use millrace_es::{Context, RecordedEvent};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
 use super::{
     Faults, LaneStep, PgInlineTable,
     copy::{self, MetadataText, small},
-    failure::{Failure, leaves_open},
-    plan::{self, Claim, Head, Plan, Probed, Wanted},
-    read,
+    failure::{Failure, leaves_open, timed_out},
+    plan::{self, Claim, Head, Plan, Wanted},
+    probe::head,
+    session,
     sql::Statements,
 };
 use crate::{AppendRequest, LogError};
@@ -35,25 +30,13 @@ use crate::{AppendRequest, LogError};
 const MAX_INLINE_EVENTS: usize = 32;
 /// How long answers are kept.
 const ANSWER_HOURS: i32 = 24;
-/// How long a connection may take.
-const CONNECT_MS: u64 = 3_000;
 /// How long one attempt at a batch may take before its connection is given up.
 const ATTEMPT_MS: u64 = 15_000;
-/// How long an open commit is looked after before its appends are told that it is not known.
-const SETTLE_MS: u64 = 10_000;
 /// The pauses between attempts: doubled from the first to the second.
 const FIRST_PAUSE_MS: u64 = 5;
 const MAX_PAUSE_MS: u64 = 200;
 /// How often a batch is decided again because constraints caught a race.
 const MAX_RACES: u32 = 5;
-
-/// The session settings that keep a paused or lost process from holding the lane: its transaction
-/// ends when it idles, its COPY when it takes too long, its connection when the network is gone.
-const IDLE_IN_TRANSACTION_MS: u64 = 3_000;
-const LOCK_WAIT_MS: u64 = 6_000;
-const STATEMENT_MS: u64 = 6_000;
-const TCP_USER_TIMEOUT_MS: u64 = 10_000;
-const TCP_KEEPALIVE_S: u64 = 5;
 
 /// Why a batch, after all attempts, was not committed as a whole.
 pub(super) enum Refused {
@@ -76,44 +59,6 @@ pub(super) struct Store {
     pub conn: Option<PgConnection>,
     /// Another process writes too: reading before locking would be for nothing.
     pub contended: bool,
-}
-
-/// The options of the lane's connection.
-pub(super) fn lane_options(base: &PgConnectOptions, context: &Context) -> PgConnectOptions {
-    let ms = |ms: u64| format!("{ms}ms");
-    base.clone()
-        .application_name(&format!("millrace-lane-{context}"))
-        .options([
-            ("search_path", context.as_str().to_owned()),
-            ("default_transaction_isolation", "read committed".to_owned()),
-            (
-                "idle_in_transaction_session_timeout",
-                ms(IDLE_IN_TRANSACTION_MS),
-            ),
-            ("lock_timeout", ms(LOCK_WAIT_MS)),
-            ("statement_timeout", ms(STATEMENT_MS)),
-            ("tcp_user_timeout", ms(TCP_USER_TIMEOUT_MS)),
-            ("tcp_keepalives_idle", TCP_KEEPALIVE_S.to_string()),
-            ("tcp_keepalives_interval", TCP_KEEPALIVE_S.to_string()),
-            ("tcp_keepalives_count", "3".to_owned()),
-            // Few statements, run very often, always by index: planned once, and never as a scan
-            // because the table was empty when the plan was made.
-            ("plan_cache_mode", "force_generic_plan".to_owned()),
-            ("enable_seqscan", "off".to_owned()),
-            ("jit", "off".to_owned()),
-        ])
-}
-
-/// The options of a connection that takes a tail back: one long transaction, under an operator's
-/// eyes.
-pub(super) fn import_options(base: &PgConnectOptions, context: &Context) -> PgConnectOptions {
-    base.clone()
-        .application_name(&format!("millrace-import-{context}"))
-        .options([
-            ("search_path", context.as_str()),
-            ("default_transaction_isolation", "read committed"),
-            ("idle_in_transaction_session_timeout", "60s"),
-        ])
 }
 
 impl Store {
@@ -181,7 +126,7 @@ impl Store {
         // Taken out, so that a connection in a doubtful state is dropped with the attempt.
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => self.connect().await?,
+            None => session::connect(&self.options).await?,
         };
         let result = self.run(&mut conn, requests, sent).await;
         if matches!(
@@ -488,128 +433,6 @@ impl Store {
         Ok(())
     }
 
-    pub(super) async fn probe(
-        &self,
-        conn: &mut PgConnection,
-        wanted: &Wanted<'_>,
-    ) -> Result<Probed, Failure> {
-        let streams: Vec<&str> = wanted.streams.iter().map(|s| s.as_str()).collect();
-        let keys: Vec<&[u8]> = wanted.keys.iter().map(<[u8; 32]>::as_slice).collect();
-        let row = sqlx::query(&self.statements.probe)
-            .bind(streams)
-            .bind(keys)
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(Failure::of)?;
-        let (mut probed, known) = probed(&row, wanted).map_err(Failure::of)?;
-        if !known.is_empty() {
-            let rows = sqlx::query(&self.statements.answers)
-                .bind(known)
-                .fetch_all(&mut *conn)
-                .await
-                .map_err(Failure::of)?;
-            for row in &rows {
-                let (stored, expired) = read::answer(row).map_err(Failure::Fatal)?;
-                if expired {
-                    probed.expired.push(stored.key.key_hash);
-                } else {
-                    probed.answers.insert(stored.key.key_hash, stored);
-                }
-            }
-        }
-        if !wanted.names.is_empty() {
-            let (scopes, values): (Vec<&str>, Vec<&str>) = wanted.names.iter().copied().unzip();
-            let rows = sqlx::query(&self.statements.holders)
-                .bind(scopes)
-                .bind(values)
-                .fetch_all(&mut *conn)
-                .await
-                .map_err(Failure::of)?;
-            for row in &rows {
-                let name = || -> Result<_, sqlx::Error> {
-                    Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))
-                };
-                let (name, holder) = name().map_err(Failure::of)?;
-                probed.holders.insert(name, holder);
-            }
-        }
-        Ok(probed)
-    }
-
-    /// Finds out whether a batch whose commit was not answered is there. It waits for the head's
-    /// row, which the batch's transaction holds while it is alive, and moves the guard, so that a
-    /// statement still on its way finds its condition broken.
-    async fn settle(&mut self, plan: &Plan<'_>) -> Result<bool, sqlx::Error> {
-        let deadline = Instant::now() + Duration::from_millis(SETTLE_MS);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let error = match timeout(left, self.is_there(plan)).await {
-                Ok(Ok(there)) => return Ok(there),
-                Ok(Err(Failure::Fatal(error))) => return Err(sqlx::Error::Io(other(error))),
-                Ok(Err(Failure::Data(error) | Failure::Raced(error) | Failure::Passing(error))) => {
-                    error
-                }
-                Err(_) => return Err(timed_out("settling a commit", SETTLE_MS)),
-            };
-            tracing::warn!(context = %self.context, %error, "a commit's outcome is still open");
-            sleep(Duration::from_millis(MAX_PAUSE_MS)).await;
-        }
-    }
-
-    async fn is_there(&mut self, plan: &Plan<'_>) -> Result<bool, Failure> {
-        let mut conn = self.connect().await?;
-        sqlx::query(&self.statements.fence)
-            .execute(&mut conn)
-            .await
-            .map_err(Failure::of)?;
-        let there = if let Some(first) = plan.rows.first() {
-            let found: Option<uuid::Uuid> = sqlx::query_scalar(&self.statements.event_at)
-                .bind(first.position.as_i64())
-                .fetch_optional(&mut conn)
-                .await
-                .map_err(Failure::of)?;
-            found == Some(first.event.id.get())
-        } else if let Some(first) = plan.kept.first() {
-            let row = sqlx::query(&self.statements.answers)
-                .bind([first.key.key_hash.as_slice()].as_slice())
-                .fetch_optional(&mut conn)
-                .await
-                .map_err(Failure::of)?;
-            let stored = row
-                .map(|row| read::answer(&row))
-                .transpose()
-                .map_err(Failure::Fatal)?;
-            stored.is_some_and(|(stored, _)| {
-                stored.key == *first.key && stored.answer == *first.answer
-            })
-        } else {
-            true
-        };
-        self.conn = Some(conn);
-        Ok(there)
-    }
-
-    pub(super) async fn connect(&self) -> Result<PgConnection, Failure> {
-        let connecting = async {
-            let mut conn = PgConnection::connect_with(&self.options).await?;
-            // An append is acknowledged when it is on disk, whatever the server's default; a
-            // stronger setting (remote_apply) stays.
-            let weak: String = sqlx::query_scalar("SELECT current_setting('synchronous_commit')")
-                .fetch_one(&mut conn)
-                .await?;
-            if matches!(weak.as_str(), "off" | "local") {
-                sqlx::raw_sql("SET synchronous_commit = on")
-                    .execute(&mut conn)
-                    .await?;
-            }
-            Ok(conn)
-        };
-        match timeout(Duration::from_millis(CONNECT_MS), connecting).await {
-            Ok(conn) => conn.map_err(Failure::of),
-            Err(_) => Err(Failure::Passing(timed_out("connecting", CONNECT_MS))),
-        }
-    }
-
     async fn at(&self, step: LaneStep) {
         if let Some(faults) = &self.faults {
             faults.at(step).await;
@@ -641,67 +464,6 @@ fn columns(claims: &[Claim]) -> (Vec<&str>, Vec<&str>, Vec<&str>) {
     columns
 }
 
-fn head(row: &PgRow) -> Result<Head, sqlx::Error> {
-    let at = |column| -> Result<Timestamp, sqlx::Error> {
-        Ok(Timestamp::new(row.try_get::<OffsetDateTime, _>(column)?))
-    };
-    Ok(Head {
-        position: Position::from_i64(row.try_get("position")?),
-        epoch: Epoch::from_i64(row.try_get("epoch")?),
-        guard: row.try_get("guard")?,
-        halted: row.try_get("halted")?,
-        partitions: row
-            .try_get::<Vec<i64>, _>("partition_positions")?
-            .into_iter()
-            .map(Position::from_i64)
-            .collect(),
-        recorded_at: at("recorded_at")?,
-        now: at("now")?,
-    })
-}
-
-/// A probe's row, and the keys that have a row in `answers`.
-fn probed(row: &PgRow, wanted: &Wanted<'_>) -> Result<(Probed, Vec<Vec<u8>>), sqlx::Error> {
-    let numbers: Option<Vec<i64>> = row.try_get("numbers")?;
-    let versions: Option<Vec<i64>> = row.try_get("versions")?;
-    let ids: Option<Vec<uuid::Uuid>> = row.try_get("ids")?;
-    let found = numbers
-        .unwrap_or_default()
-        .into_iter()
-        .zip(versions.unwrap_or_default())
-        .zip(ids.unwrap_or_default());
-    let mut streams = HashMap::new();
-    for ((number, version), id) in found {
-        let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        if let Some(stream) = wanted.streams.get(index) {
-            streams.insert(
-                (*stream).clone(),
-                (StreamVersion::from_i64(version), EventId::new(id)),
-            );
-        }
-    }
-    let probed = Probed {
-        head: head(row)?,
-        streams,
-        answers: HashMap::new(),
-        expired: Vec::new(),
-        holders: HashMap::new(),
-    };
-    let keys: Option<Vec<Vec<u8>>> = row.try_get("keys")?;
-    Ok((probed, keys.unwrap_or_default()))
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct SharedError(Arc<sqlx::Error>);
-
-fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
-    std::io::Error::other(error)
-}
-
-fn timed_out(what: &str, bound_ms: u64) -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(
-        std::io::ErrorKind::TimedOut,
-        format!("{what} took more than {bound_ms} ms"),
-    ))
-}

@@ -90,6 +90,15 @@ pub enum Outcome<'a, A: Aggregate> {
     },
 }
 
+// References only, whatever the aggregate: a derive would ask it to be `Copy` too.
+impl<A: Aggregate> Clone for Outcome<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Aggregate> Copy for Outcome<'_, A> {}
+
 /// What a command is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {

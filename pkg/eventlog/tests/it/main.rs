@@ -8,7 +8,11 @@
 )]
 
 mod appending;
+mod breaking;
 mod conforming;
 mod counter;
+mod crashing;
 mod executing;
+mod inline;
+mod proxy;
 mod support;
