@@ -191,6 +191,24 @@ async fn bodies_above_the_bound_are_413() {
 }
 
 #[tokio::test]
+async fn whoever_is_still_sending_gets_the_answer_too() {
+    let (server, _) = Server::demo().await;
+    const SENT: usize = 3 * 1024 * 1024;
+    let mut raw = Raw::connect(server.address).await;
+    raw.send_all(format!(
+        "POST /things HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {SENT}\r\n\r\n"
+    ))
+    .await;
+    // The answer has come before most of the body has gone.
+    let answer = raw.until("body-too-large").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    for _ in 0..SENT / 0x10000 {
+        raw.send_all([b' '; 0x10000]).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_route_without_a_body_takes_none() {
     let (server, _) = Server::demo().await;
     let delete = || server.client.delete(server.url("/things/1"));

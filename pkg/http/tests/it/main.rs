@@ -14,6 +14,7 @@ mod edges;
 mod forwarding;
 mod headers;
 mod lists;
+mod observed;
 mod problems;
 mod raw;
 mod reads;

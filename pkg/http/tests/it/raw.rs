@@ -26,6 +26,12 @@ impl Raw {
             .unwrap();
     }
 
+    /// Sends bytes, all of which the server takes.
+    pub async fn send_all(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = timeout(PATIENCE, self.0.write_all(bytes.as_ref())).await;
+        sent.unwrap().expect("the server listens");
+    }
+
     /// Reads until the server closes the connection.
     pub async fn rest(mut self) -> String {
         let mut all = Vec::new();
