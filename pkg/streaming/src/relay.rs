@@ -273,6 +273,10 @@ impl Relay {
             self.topology.delete(context).await?;
         }
         let stream = self.topology.create(context, first, head.epoch).await?;
+        if fault == Fault::Missing {
+            // A server that lost one stream with its data lost the others too.
+            self.topology.ensure(std::slice::from_ref(context)).await?;
+        }
         if head.position == Position::ZERO && fault == Fault::Missing {
             tracing::info!(%context, "the stream was made");
         } else {

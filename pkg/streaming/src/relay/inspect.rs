@@ -207,10 +207,10 @@ impl Comparison<'_> {
         if from > to {
             return Ok(None);
         }
-        let before = Position::new(from.get() - 1);
-        let logged = self.log.read_log(before, MAX_IN_FLIGHT_EVENTS).await?;
-        for events in logged.chunks(CONCURRENT_READS) {
-            let looks: Vec<_> = events
+        let mut after = Position::new(from.get() - 1);
+        while after < to {
+            let logged = self.log.read_log(after, CONCURRENT_READS).await?;
+            let looks: Vec<_> = logged
                 .iter()
                 .map(|event| self.compare_with(event, to))
                 .collect();
@@ -218,6 +218,10 @@ impl Comparison<'_> {
                 if verdict.is_some() {
                     return Ok(verdict);
                 }
+            }
+            match logged.last() {
+                Some(event) => after = event.position,
+                None => return Err(LogError::Corrupt(format!("{after} is the end")).into()),
             }
         }
         Ok(None)

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use millrace_es::{Position, RecordedEvent};
-use millrace_eventlog::{EventLog, LogError};
+use millrace_eventlog::{EventLog, LogError, is_last};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -75,7 +75,7 @@ impl Pages {
         let page = reading.await;
         self.reading = None;
         let page = page?;
-        self.at_head = page.len() < PAGE_EVENTS;
+        self.at_head = is_last(&page, PAGE_EVENTS);
         for event in page {
             if event.position != self.read_to.next() {
                 return Err(LogError::Corrupt(format!(

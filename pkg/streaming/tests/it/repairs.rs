@@ -1,9 +1,9 @@
 use std::{path::Path, time::Duration};
 
 use millrace_streaming::RelayOptions;
-use millrace_testkit::own_nats;
+use millrace_testkit::{eventually, own_nats};
 
-use crate::world::{RELAY, World, position};
+use crate::world::{BOUND, RELAY, World, position};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_goes_on_after_nats_was_killed_under_load() {
@@ -58,6 +58,11 @@ async fn a_stream_emptied_with_its_server_is_made_anew() {
     assert_ne!(before.identity, after.identity);
     assert_eq!(after.first, position(61), "only the newest are filled in");
     assert_eq!(world.repairs("missing"), 1);
+    let letters = world.names().dead_letter_stream();
+    eventually("the other streams to stand again", BOUND, || async {
+        world.nats.jetstream.get_stream(&letters).await.ok()
+    })
+    .await;
     world.log.grow(10);
     world.assert_stream_is_log().await;
     relay.stop().await;

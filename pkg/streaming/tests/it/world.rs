@@ -67,7 +67,13 @@ impl World {
             context,
             nats,
         };
-        let made = || async { world.topology.ensure(&[world.context.clone()]).await.ok() };
+        let made = || async {
+            world
+                .topology
+                .ensure(std::slice::from_ref(&world.context))
+                .await
+                .ok()
+        };
         eventually("the topology to stand", BOUND, made).await;
         world
     }
@@ -196,8 +202,8 @@ pub fn metric(series: &str) -> u64 {
     recorder().run_upkeep();
     let text = recorder().render();
     text.lines()
-        .find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok())
-        .map_or(0, |value| value as u64)
+        .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+        .unwrap_or_default()
 }
 
 /// A relay that runs until it is stopped, killed or paused.
