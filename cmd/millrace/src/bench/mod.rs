@@ -9,6 +9,7 @@ mod http;
 mod latency;
 mod load;
 mod pgbench;
+mod relay;
 
 use std::{fs, path::PathBuf};
 
@@ -169,13 +170,12 @@ impl Bench {
 impl Part {
     /// One line per part, as in [`Part`].
     async fn measure(self, context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
-        let _ = context;
         match self {
+            Self::Relay => relay::run(context).await,
             Self::All
             | Self::Append
             | Self::Commands
             | Self::Reads
-            | Self::Relay
             | Self::Projector
             | Self::Readable
             | Self::Growth => Ok(Vec::new()),
