@@ -1,0 +1,18 @@
+//! Views over real PostgreSQL, DynamoDB and NATS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod dynamodb;
+mod letters;
+mod log;
+mod postgres;
+mod reading;
+mod runner;
+mod views;
+
+millrace_testkit::dynamodb_process!();
