@@ -185,8 +185,7 @@ impl Worker {
     }
 
     async fn work(&mut self, gained: &mut mpsc::Receiver<(Context, LeaseEvent)>) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next_tick = Instant::now();
         loop {
             while let Ok((context, event)) = gained.try_recv() {
                 self.take_lease_event(&context, event);
@@ -197,13 +196,20 @@ impl Worker {
             if self.stop.is_cancelled() {
                 return;
             }
+            // Under load too: there is then always another batch.
+            if Instant::now() >= next_tick {
+                self.tick().await;
+                next_tick = Instant::now() + Duration::from_millis(TICK_MS);
+            }
             let batch = self.gather();
-            if !batch.is_empty() {
+            let idle = batch.is_empty();
+            if !idle {
                 self.apply(batch).await;
-                self.settle_ended();
-                continue;
             }
             self.settle_ended();
+            if !idle {
+                continue;
+            }
             let ready = Arc::clone(&self.ready);
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -213,7 +219,7 @@ impl Worker {
                 },
                 Some(ended) = self.readers.join_next_with_id() => self.take_reader_end(ended),
                 Some(_) = self.chores.join_next() => {}
-                _ = ticks.tick() => self.tick().await,
+                () = tokio::time::sleep_until(next_tick) => {}
                 () = ready.notified() => {}
             }
         }

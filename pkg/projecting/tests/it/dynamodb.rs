@@ -78,7 +78,11 @@ async fn batches_fold_and_duplicates_change_nothing() {
     let generation = made(&store, &view, &log).await;
     let mut folder = store.folder(&generation, &view).await.unwrap();
     // More items than one transaction holds, then fewer.
-    for page in [&log.events()[..230], &log.events()[230..320], &log.events()[320..]] {
+    for page in [
+        &log.events()[..230],
+        &log.events()[230..320],
+        &log.events()[320..],
+    ] {
         folder.fold(page.to_vec()).await.unwrap();
         assert_eq!(folder.fold(page.to_vec()).await.unwrap().events, 0);
     }
@@ -141,7 +145,10 @@ async fn a_tombstone_keeps_a_late_writer_from_bringing_a_row_back() {
     let removed = log.push("item-1", "item.removed", "{}");
     owner.fold(vec![removed]).await.unwrap();
     let fenced = zombie.fold(vec![added]).await;
-    assert!(matches!(fenced, Err(StoreError::Fenced { .. })), "{fenced:?}");
+    assert!(
+        matches!(fenced, Err(StoreError::Fenced { .. })),
+        "{fenced:?}"
+    );
     let items = scan(&dynamo, &generation.place).await;
     assert_eq!(items.len(), 1);
     assert!(items[0].contains_key("tombstone"));
@@ -216,9 +223,14 @@ async fn a_switch_never_goes_back() {
     let mut folder = store.folder(&live, &view).await.unwrap();
     folder.fold(events).await.unwrap();
     log.truncate(20);
-    millrace_eventlog::EventLog::start_epoch(&*log).await.unwrap();
+    millrace_eventlog::EventLog::start_epoch(&*log)
+        .await
+        .unwrap();
     let candidate = made(&store, &view, &log).await;
     assert_eq!(candidate.status, GenerationStatus::Candidate);
     let refused = store.switch(&candidate, &log.heads()).await;
-    assert!(matches!(refused, Err(StoreError::Behind { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StoreError::Behind { .. })),
+        "{refused:?}"
+    );
 }

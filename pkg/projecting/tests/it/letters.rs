@@ -130,7 +130,11 @@ async fn a_malformed_event_stops_its_stream_only() {
             [case.poison.position, case.follower.position, later.position]
         );
         assert_eq!(listed[0].event.payload.get(), r#"{"n":"many"}"#);
-        assert!(listed[0].error.contains("item.added"), "{}", listed[0].error);
+        assert!(
+            listed[0].error.contains("item.added"),
+            "{}",
+            listed[0].error
+        );
     }
 }
 
@@ -159,7 +163,10 @@ async fn a_redrive_before_the_fix_fails_again_and_after_it_restores_the_order() 
         let asked = letters.redrive(&LetterFilter::default()).await.unwrap();
         folder.settle_requests().await.unwrap();
         let outcome = letters.outcome(&asked[0]).await.unwrap().unwrap();
-        assert!(outcome.contains("2 redriven") && outcome.contains("released"), "{outcome}");
+        assert!(
+            outcome.contains("2 redriven") && outcome.contains("released"),
+            "{outcome}"
+        );
         // The stream is folded again, behind what was redriven.
         let later = log.push("item-2", "item.added", r#"{"n":1}"#);
         assert_eq!(folder.fold(vec![later]).await.unwrap().letters, []);

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::FutureExt;
 use millrace_es::{LogToken, RecordedEvent};
 use millrace_eventlog::EventLog;
-use millrace_projecting::{
-    AtLeast, DynamoReadModel, PgReadModel, PgReadOptions, ReadError,
-};
+use millrace_projecting::{AtLeast, DynamoReadModel, PgReadModel, PgReadOptions, ReadError};
 use millrace_streaming::{Names, Progress, Signals};
 use millrace_testkit::{Database, dynamodb, eventually, nats, postgres};
 use sqlx::Row;
@@ -66,7 +64,10 @@ async fn nothing_answers_before_the_first_generation() {
     let log = MemoryLog::new();
     let model = open(&database, &log, None);
     let early = count(&model, None).await;
-    assert!(matches!(early, Err(ReadError::NotReady { .. })), "{early:?}");
+    assert!(
+        matches!(early, Err(ReadError::NotReady { .. })),
+        "{early:?}"
+    );
     store
         .ensure_generation(&items(), &log.heads())
         .await
@@ -207,10 +208,13 @@ async fn a_dropped_generation_is_left_for_the_active_one() {
     log.start_epoch().await.unwrap();
     let new = store.ensure_generation(&view, &log.heads()).await.unwrap();
     store.switch(&new, &log.heads()).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(format!("DROP SCHEMA {} CASCADE", old.place)))
-        .execute(&database.pool)
-        .await
-        .unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "DROP SCHEMA {} CASCADE",
+        old.place
+    )))
+    .execute(&database.pool)
+    .await
+    .unwrap();
     assert_eq!(count(&model, None).await.unwrap(), 0);
 }
 
