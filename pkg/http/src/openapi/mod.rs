@@ -72,7 +72,7 @@ fn complete_operation(method: &str, operation: &mut Operation) {
         given.any(|p| (name.is_empty() || p.name == name) && p.parameter_in == *place)
     };
     let read = method == "GET";
-    let mut common = vec!["400", "408", "422", "500", "503", "504"];
+    let mut common = vec!["400", "422", "500", "503", "504"];
     if takes("", &ParameterIn::Path) {
         common.push("404");
     }
@@ -83,8 +83,8 @@ fn complete_operation(method: &str, operation: &mut Operation) {
         common.push("415");
     }
     if !read {
-        // Even where no body is wanted, one that is too large is refused as such.
-        common.extend(["409", "413"]);
+        // Even where no body is wanted, one that is too large or too slow is refused as such.
+        common.extend(["408", "409", "413"]);
     }
     let not_modified = read && takes("If-None-Match", &ParameterIn::Header);
 

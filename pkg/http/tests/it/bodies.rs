@@ -203,7 +203,7 @@ async fn whoever_is_still_sending_gets_the_answer_too() {
     let answer = raw.until("body-too-large").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     for _ in 0..SENT / 0x10000 {
-        raw.send_all([b' '; 0x10000]).await;
+        raw.send_all(vec![b' '; 0x10000]).await;
     }
     server.stop().await;
 }
