@@ -7,6 +7,7 @@
 //! consumer's place on the server, says where it goes on. Everything here may be repeated: NATS
 //! holds nothing that the log could not give again.
 
+mod advisories;
 mod backoff;
 mod client;
 mod consumer;
@@ -20,6 +21,7 @@ mod signals;
 mod topology;
 pub mod wire;
 
+pub use advisories::AdvisoryCounter;
 pub use client::{connect, jetstream};
 pub use consumer::{
     ACK_WAIT_MS, ConsumeError, ConsumerOptions, ConsumerSpec, MAX_ACK_PENDING_EVENTS,
@@ -36,6 +38,6 @@ pub use recover::{
     ImportedTail, LogCheck, MAX_TAIL_EVENTS, RecoverError, check_log_against_stream,
     import_tail_from_stream, new_epoch,
 };
-pub use relay::{AUDIT_MS, POLL_MS, REFILL_EVENTS, Relay, RelayOptions};
+pub use relay::{AUDIT_MS, ContinueTrace, POLL_MS, REFILL_EVENTS, Relay, RelayOptions};
 pub use signals::{PositionSignals, Progress, ProgressSignals, Signals};
 pub use topology::{StreamIdentity, StreamState, Topology, TopologyOptions};

@@ -18,6 +18,7 @@ use crate::{
     signals::Signals,
     topology::{StreamIdentity, StreamState, Topology},
 };
+pub use flight::ContinueTrace;
 use flight::FlightError;
 use inspect::{Depth, Fault, InspectError, Inspection, Verdict, inspect};
 use meters::Meters;
@@ -51,6 +52,9 @@ pub struct RelayOptions {
     /// How many of the newest events a stream gets when it is made anew. Default
     /// [`REFILL_EVENTS`].
     pub refill_events: u64,
+    /// Makes the span of a publication continue the event's trace; the default does nothing.
+    /// Only events whose trace is sampled get a span.
+    pub continue_trace: ContinueTrace,
 }
 
 impl Default for RelayOptions {
@@ -59,6 +63,7 @@ impl Default for RelayOptions {
             poll_every: Duration::from_millis(POLL_MS),
             audit_every: Duration::from_millis(AUDIT_MS),
             refill_events: REFILL_EVENTS,
+            continue_trace: |_, _| {},
         }
     }
 }

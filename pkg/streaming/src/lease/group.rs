@@ -24,9 +24,15 @@ pub(super) struct Group {
     owners: BTreeMap<u16, String>,
 }
 
-/// What one member has seen of the others' numbers, by its own clock.
+/// What one member has seen, by its own clock.
 #[derive(Debug, Default)]
-pub(super) struct Observations(BTreeMap<String, (u64, Instant)>);
+pub(super) struct Observations {
+    /// The others' numbers, and since when they are what they are.
+    beats: BTreeMap<String, (u64, Instant)>,
+    /// The state was lost with its server: until then the others claim again what they work on,
+    /// so nothing counts as free.
+    claims_until: Option<Instant>,
+}
 
 /// What a member holds, for deciding what it keeps.
 #[derive(Debug, Default)]
@@ -80,6 +86,9 @@ impl Group {
         now: Instant,
         ttl: Duration,
     ) {
+        if !self.members.contains_key(me.as_str()) && !holdings.working.is_empty() {
+            seen.claims_until = Some(now + ttl);
+        }
         *self.members.entry(me.as_str().to_owned()).or_default() += 1;
         for dead in seen.silent(&self.members, me, now, ttl) {
             self.members.remove(&dead);
@@ -97,6 +106,9 @@ impl Group {
             owners
                 .entry(partition.get())
                 .or_insert_with(|| me.as_str().to_owned());
+        }
+        if seen.claims_until.is_some_and(|until| now < until) {
+            return;
         }
         let share = self.share(me, count);
         let mut mine = self.owned_by(me).len();
@@ -149,17 +161,17 @@ impl Observations {
         now: Instant,
         ttl: Duration,
     ) -> Vec<String> {
-        self.0.retain(|member, _| members.contains_key(member));
+        self.beats.retain(|member, _| members.contains_key(member));
         let mut silent = Vec::new();
         for (member, beat) in members.iter().filter(|(member, _)| *member != me.as_str()) {
-            match self.0.get(member) {
+            match self.beats.get(member) {
                 Some((last, since)) if last == beat => {
                     if now.duration_since(*since) >= ttl {
                         silent.push(member.clone());
                     }
                 }
                 _ => {
-                    self.0.insert(member.clone(), (*beat, now));
+                    self.beats.insert(member.clone(), (*beat, now));
                 }
             }
         }
@@ -266,6 +278,12 @@ mod tests {
         rounds(&mut group, &mut members, count, &mut now);
         let before = group.clone();
         let mut group = Group::from_bytes(b"{not json");
+        members[0].turn(&mut group, count, now);
+        assert_eq!(
+            owned(&group, &members),
+            [8, 0],
+            "what the other works on is not free"
+        );
         rounds(&mut group, &mut members, count, &mut now);
         assert_eq!(group.owners, before.owners);
     }

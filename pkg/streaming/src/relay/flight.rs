@@ -8,6 +8,7 @@ use futures::StreamExt;
 use millrace_es::{Position, RecordedEvent};
 use serde::Deserialize;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::{error::NatsError, names::Names, wire};
 
@@ -15,6 +16,8 @@ use crate::{error::NatsError, names::Names, wire};
 pub(super) const MAX_IN_FLIGHT_EVENTS: usize = 1_024;
 /// The most bytes on their way at once, headers not counted.
 const MAX_IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
+/// The most spans open at once; a backlog of sampled events is not worth more.
+const MAX_OPEN_SPANS: usize = 64;
 /// How long messages may be on their way without any being acknowledged, in milliseconds.
 const ACK_TIMEOUT_MS: u64 = 5_000;
 
@@ -44,16 +47,27 @@ pub(super) struct Flight {
     /// Messages that were not answered yet, one way or the other.
     unanswered: usize,
     progress: Instant,
+    open_spans: usize,
+    continue_trace: ContinueTrace,
 }
+
+/// Makes a span the child of the one that a `traceparent` names.
+pub type ContinueTrace = fn(&Span, &str);
 
 struct Sent {
     position: Position,
     size: usize,
     acknowledged: bool,
+    /// Ends with the acknowledgement.
+    span: Option<Span>,
 }
 
 impl Flight {
-    pub(super) async fn begin(client: Client, names: Names) -> Result<Self, NatsError> {
+    pub(super) async fn begin(
+        client: Client,
+        names: Names,
+        continue_trace: ContinueTrace,
+    ) -> Result<Self, NatsError> {
         let inbox = client.new_inbox();
         let acks = client
             .subscribe(format!("{inbox}.*"))
@@ -68,6 +82,8 @@ impl Flight {
             bytes: 0,
             unanswered: 0,
             progress: Instant::now(),
+            open_spans: 0,
+            continue_trace,
         })
     }
 
@@ -81,6 +97,7 @@ impl Flight {
 
     /// Sends an event on its way.
     pub(super) async fn publish(&mut self, event: &RecordedEvent) -> Result<(), FlightError> {
+        let span = self.span(event);
         let message = wire::encode(&self.names, event);
         let size = message.body.len();
         let reply = Subject::from(format!("{}.{}", self.inbox, event.position));
@@ -106,6 +123,7 @@ impl Flight {
             position: event.position,
             size,
             acknowledged: false,
+            span,
         });
         self.unanswered += 1;
         self.bytes += size;
@@ -174,9 +192,32 @@ impl Flight {
         let mut last = None;
         while let Some(sent) = self.on_way.pop_front_if(|sent| sent.acknowledged) {
             self.bytes -= sent.size;
+            self.open_spans -= usize::from(sent.span.is_some());
             last = Some(sent.position);
         }
         Ok(last)
+    }
+
+    /// A span for an event whose trace is sampled, and only for that: the others cost a look at
+    /// one byte.
+    fn span(&mut self, event: &RecordedEvent) -> Option<Span> {
+        let parent = event.metadata.traceparent.as_deref()?;
+        if !is_sampled(parent) || self.open_spans >= MAX_OPEN_SPANS {
+            return None;
+        }
+        let span = tracing::info_span!(
+            "relay",
+            otel.kind = "producer",
+            context = %event.context,
+            position = %event.position,
+            event_type = %event.event_type,
+        );
+        if span.is_disabled() {
+            return None;
+        }
+        (self.continue_trace)(&span, parent);
+        self.open_spans += 1;
+        Some(span)
     }
 
     fn position_of(&self, message: &Message) -> Option<Position> {
@@ -186,6 +227,14 @@ impl Flight {
             .strip_prefix('.')?;
         token.parse().ok()
     }
+}
+
+/// Whether the flags of a `traceparent` (`00-<trace>-<span>-<flags>`) say that it is sampled.
+fn is_sampled(traceparent: &str) -> bool {
+    let flags = traceparent.split('-').nth(3);
+    flags
+        .and_then(|flags| u8::from_str_radix(flags, 16).ok())
+        .is_some_and(|flags| flags & 1 == 1)
 }
 
 #[derive(Deserialize)]
@@ -199,4 +248,21 @@ struct Ack {
 struct AckError {
     #[serde(default)]
     description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sampled_traces_get_spans() {
+        let with = |flags: &str| {
+            is_sampled(&format!(
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
+            ))
+        };
+        assert!(with("01") && with("03"));
+        assert!(!with("00") && !with("zz") && !with(""));
+        assert!(!is_sampled("") && !is_sampled("00-1"));
+    }
 }

@@ -109,7 +109,8 @@ impl Relay {
         backoff: &mut Backoff,
     ) -> Result<Ended, RelayError> {
         let client = self.topology.jetstream().client();
-        let mut flight = Flight::begin(client, self.topology.names().clone()).await?;
+        let names = self.topology.names().clone();
+        let mut flight = Flight::begin(client, names, self.options.continue_trace).await?;
         let mut cursor = Cursor {
             stream,
             published: stream.last,

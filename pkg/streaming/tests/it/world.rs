@@ -37,6 +37,7 @@ pub const RELAY: RelayOptions = RelayOptions {
     poll_every: Duration::from_millis(100),
     audit_every: Duration::from_millis(200),
     refill_events: 100_000,
+    continue_trace: |_, _| {},
 };
 
 fn recorder() -> &'static PrometheusHandle {
