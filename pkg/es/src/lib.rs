@@ -14,5 +14,5 @@ pub use event::{
 pub use names::{
     Context, Epoch, InvalidName, Partition, PartitionCount, Position, StreamId, StreamVersion,
 };
-pub use projection::{FoldError, Projection, RowProjection, TallyProjection};
+pub use projection::{Additions, FoldError, Projection, RowProjection, TallyProjection};
 pub use token::{LogToken, TokenError};

@@ -80,5 +80,10 @@ pub trait TallyProjection: Projection {
     ///
     /// # Errors
     /// [`FoldError`] when the event makes no sense for good.
-    fn tally(event: Recorded<'_, Self::Event>) -> Result<Vec<(Self::Key, Self::Delta)>, FoldError>;
+    fn tally(
+        event: Recorded<'_, Self::Event>,
+    ) -> Result<Additions<Self::Key, Self::Delta>, FoldError>;
 }
+
+/// What is added, and to which sums.
+pub type Additions<K, D> = Vec<(K, D)>;

@@ -133,7 +133,6 @@ impl Api {
     }
 
     /// The service, ready for [`serve`](crate::serve).
-    #[must_use]
     pub fn finish(self) -> Router {
         let document = self.openapi();
         let templates = || document.paths.paths.keys().map(String::as_str);

@@ -33,8 +33,18 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// Refuses what does not call itself JSON.
+/// Refuses what does not call itself JSON, and what is compressed.
 pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::new(
+            &types::UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as it is, without a Content-Encoding",
+        )
+        .with_header(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        ));
+    }
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let value = values.next().filter(|_| values.next().is_none());
     let essence = value

@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, field::Empty};
@@ -102,9 +102,10 @@ where
                 (None, None) => UNMATCHED,
             };
             let status = response.status();
+            let took = started.elapsed();
             inside.record("status", status.as_u16());
-            edge.metrics
-                .record(route, &method, status, started.elapsed());
+            edge.metrics.record(route, &method, status, took);
+            log(status, took);
             context.stamp(response.headers_mut());
             Ok(response)
         };
@@ -121,6 +122,22 @@ fn span(method: &Method, route: Option<&MatchedPath>, context: &RequestContext) 
         request_id = context.request_id(),
         status = Empty,
     )
+}
+
+/// Requests that took longer are logged like those that failed.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Logs a request, which its span names: failed and slow ones at `info`, all others at `debug`, so
+/// that `MILLRACE_LOG=info,millrace_http::access=debug` shows every one.
+fn log(status: StatusCode, took: Duration) {
+    const TARGET: &str = "millrace_http::access";
+    let took_ms = took.as_secs_f64() * 1000.0;
+    let status = status.as_u16();
+    if status >= 400 || took > SLOW {
+        tracing::info!(target: TARGET, status, took_ms, "answered");
+    } else {
+        tracing::debug!(target: TARGET, status, took_ms, "answered");
+    }
 }
 
 /// Runs a handler within its time; a panic becomes a 500 that says nothing about it.

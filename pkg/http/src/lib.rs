@@ -6,6 +6,7 @@
 mod api;
 mod body;
 mod conditional;
+mod connection;
 mod consistency;
 mod context;
 mod edge;
@@ -13,7 +14,6 @@ mod failure;
 mod fields;
 mod forward;
 mod json;
-mod linger;
 mod metrics;
 mod openapi;
 mod page;

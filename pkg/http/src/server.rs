@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::linger::Lingering;
+use crate::connection::Connection;
 
 /// How long to wait before accepting again when the machine is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -145,7 +145,7 @@ impl Connections {
         let service = service_fn(|request: Request<Incoming>| call(router, request));
         let connection = self
             .http
-            .serve_connection(TokioIo::new(Lingering::new(stream)), service);
+            .serve_connection(TokioIo::new(Connection::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

@@ -1,10 +1,9 @@
-//! The browsable page, all of it from this binary.
+//! The browsable page and the explanations of problems, all of it from this binary.
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Path,
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -13,12 +12,22 @@ use http::{HeaderMap, HeaderValue, header};
 use utoipa_swagger_ui::Config;
 
 use crate::{
-    Problem,
+    PathTexts, Problem,
     conditional::{IfNoneMatch, body_tag},
 };
 
 /// The paths this module answers.
-pub(crate) const PATHS: [&str; 5] = ["/", "/openapi.json", "/docs", "/docs/", "/docs/{file}"];
+pub(crate) const PATHS: [&str; 6] = [
+    "/",
+    "/openapi.json",
+    "/docs",
+    "/docs/",
+    "/docs/{file}",
+    "/problems/{name}",
+];
+
+/// What every problem means. A `type` is a path to its section.
+const PROBLEMS: &str = include_str!("../../../docs/problems.md");
 
 /// Nothing the page loads may come from anywhere else; the page has inline styles of its own.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -39,11 +48,27 @@ pub(crate) fn routes(document: Bytes) -> Router {
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(|| async { Redirect::permanent("/docs/") }))
+        .route(
+            "/problems/{name}",
+            get(|PathTexts([name]): PathTexts<1>| async move { problem(&name) }),
+        )
         .route("/docs/", get(|| async move { file("", index) }))
         .route(
             "/docs/{file}",
-            get(|Path(name): Path<String>| async move { file(&name, config) }),
+            get(|PathTexts([name]): PathTexts<1>| async move { file(&name, config) }),
         )
+}
+
+/// The section about a problem.
+fn problem(name: &str) -> Result<Response, Problem> {
+    let mut sections = PROBLEMS.split("\n## ").skip(1);
+    let found = sections.find_map(|section| {
+        let (title, text) = section.split_once('\n')?;
+        (title.trim_matches('`') == name).then_some(text.trim())
+    });
+    let text = found.ok_or_else(|| Problem::not_found("This kind of problem"))?;
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((kind, text).into_response())
 }
 
 fn openapi(headers: &HeaderMap, document: &Bytes, tag: &HeaderValue) -> Result<Response, Problem> {

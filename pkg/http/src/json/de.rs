@@ -8,13 +8,13 @@ use std::{borrow::Cow, fmt};
 
 use millrace_kernel::EXACT_NUMBER;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess,
-    Unexpected, VariantAccess, Visitor, value::StrDeserializer,
+    self, DeserializeOwned, Deserializer, Unexpected, Visitor, value::StrDeserializer,
 };
 
 use super::{
+    access::{Items, Members, Variant},
     parse::Node,
-    stand_in::{STAND_IN_TEXTS, StandIn},
+    stand_in::STAND_IN_TEXTS,
 };
 use crate::fields::{FieldError, MAX_FIELD_ERRORS, Part, push_token};
 
@@ -54,11 +54,11 @@ pub(crate) fn from_node<T: DeserializeOwned>(
 }
 
 /// A value that is known to be wrong.
-struct Fault {
+pub(super) struct Fault {
     pointer: String,
     reason: Cow<'static, str>,
     /// Which stand-in text suits its type, as far as is known.
-    stand_in: usize,
+    pub(super) stand_in: usize,
 }
 
 /// Keeps an error; false when there is nothing more to learn from trying again.
@@ -94,19 +94,19 @@ enum Token {
 }
 
 impl Error {
-    fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             tokens: Vec::new(),
             reason: reason.into(),
         }
     }
 
-    fn at_key(mut self, key: &str) -> Self {
+    pub(super) fn at_key(mut self, key: &str) -> Self {
         self.tokens.push(Token::Key(key.to_owned()));
         self
     }
 
-    fn at_index(mut self, index: usize) -> Self {
+    pub(super) fn at_index(mut self, index: usize) -> Self {
         self.tokens.push(Token::Index(index));
         self
     }
@@ -184,17 +184,17 @@ fn in_words(expected: &str) -> Cow<'_, str> {
     format!("a whole number from 0 to {most}").into()
 }
 
-const NUL: &str = "must not contain the character U+0000";
+pub(super) const NUL: &str = "must not contain the character U+0000";
 
 /// The faults of earlier attempts, and where in the tree this attempt stands.
 #[derive(Clone)]
-struct Known<'n> {
+pub(super) struct Known<'n> {
     faults: &'n [Fault],
     pointer: String,
 }
 
 impl<'n> Known<'n> {
-    fn below(&self, token: &str) -> Self {
+    pub(super) fn below(&self, token: &str) -> Self {
         let mut pointer = self.pointer.clone();
         push_token(&mut pointer, token);
         Self {
@@ -203,16 +203,16 @@ impl<'n> Known<'n> {
         }
     }
 
-    fn fault(&self) -> Option<&'n Fault> {
+    pub(super) fn fault(&self) -> Option<&'n Fault> {
         self.faults
             .iter()
             .find(|fault| fault.pointer == self.pointer)
     }
 }
 
-struct Value<'n> {
-    node: &'n Node<'n>,
-    known: Option<Known<'n>>,
+pub(super) struct Value<'n> {
+    pub(super) node: &'n Node<'n>,
+    pub(super) known: Option<Known<'n>>,
 }
 
 impl Value<'_> {
@@ -240,7 +240,7 @@ impl Value<'_> {
         visit_integer(text, visitor)
     }
 
-    fn object<'de, V: Visitor<'de>>(
+    pub(super) fn object<'de, V: Visitor<'de>>(
         self,
         fields: Option<&'static [&'static str]>,
         visitor: V,
@@ -251,15 +251,11 @@ impl Value<'_> {
         visitor.visit_map(Members::new(members, fields, self.known)?)
     }
 
-    fn array<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    pub(super) fn array<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let Node::Array(items) = self.node else {
             return self.wrong(&visitor);
         };
-        visitor.visit_seq(Items {
-            items,
-            next: 0,
-            known: self.known,
-        })
+        visitor.visit_seq(Items::new(items, self.known))
     }
 }
 
@@ -450,176 +446,5 @@ impl<'de> Deserializer<'de> for Value<'_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_unit()
-    }
-}
-
-/// One member of an object: a value, or a stand-in for one that is wrong or missing.
-type Member<'n> = (&'n str, Option<&'n Node<'n>>);
-
-struct Members<'n> {
-    members: std::slice::Iter<'n, (Cow<'n, str>, Node<'n>)>,
-    /// Fields that are missing and were noted as such.
-    absent: Vec<&'static str>,
-    fields: Option<&'static [&'static str]>,
-    current: Option<Member<'n>>,
-    known: Option<Known<'n>>,
-}
-
-impl<'n> Members<'n> {
-    fn new(
-        members: &'n [(Cow<'n, str>, Node<'n>)],
-        fields: Option<&'static [&'static str]>,
-        known: Option<Known<'n>>,
-    ) -> Result<Self, Error> {
-        let mut absent = Vec::new();
-        if let Some(fields) = fields {
-            let noted = |name: &str| {
-                let known = known.as_ref();
-                known.is_some_and(|known| known.below(name).fault().is_some())
-            };
-            // Every type is strict, whether it says so or not.
-            for (name, _) in members {
-                if !fields.contains(&name.as_ref()) && !noted(name) {
-                    return Err(de::Error::unknown_field(name, fields));
-                }
-            }
-            let missing = |name: &&&'static str| {
-                !members.iter().any(|(given, _)| given == **name) && noted(name)
-            };
-            if known.is_some() {
-                absent = fields.iter().filter(missing).copied().collect();
-            }
-        }
-        Ok(Self {
-            members: members.iter(),
-            absent,
-            fields,
-            current: None,
-            known,
-        })
-    }
-}
-
-impl<'de> MapAccess<'de> for Members<'_> {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
-        let fields = self.fields;
-        let is_field = |name: &str| fields.is_none_or(|fields| fields.contains(&name));
-        let next = self
-            .members
-            .by_ref()
-            .find(|(name, _)| is_field(name))
-            .map(|(name, node)| (name.as_ref(), Some(node)))
-            .or_else(|| self.absent.pop().map(|name| (name, None)));
-        self.current = next;
-        match next {
-            None => Ok(None),
-            Some((name, _)) if name.contains('\0') => Err(Error::new(NUL).at_key(name)),
-            Some((name, _)) => seed
-                .deserialize(StrDeserializer::new(name))
-                .map(Some)
-                .map_err(|error: Error| error.at_key(name)),
-        }
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let Some((name, node)) = self.current.take() else {
-            return Err(Error::new("a value without a key"));
-        };
-        let known = self.known.as_ref().map(|known| known.below(name));
-        let fault = known.as_ref().and_then(Known::fault);
-        match (fault, node) {
-            (Some(fault), _) => seed.deserialize(StandIn(fault.stand_in)),
-            (None, Some(node)) => seed.deserialize(Value { node, known }),
-            (None, None) => seed.deserialize(StandIn(0)),
-        }
-        .map_err(|error| error.at_key(name))
-    }
-}
-
-struct Items<'n> {
-    items: &'n [Node<'n>],
-    next: usize,
-    known: Option<Known<'n>>,
-}
-
-impl<'de> SeqAccess<'de> for Items<'_> {
-    type Error = Error;
-
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Error> {
-        let index = self.next;
-        let Some(node) = self.items.get(index) else {
-            return Ok(None);
-        };
-        self.next += 1;
-        let known = self
-            .known
-            .as_ref()
-            .map(|known| known.below(&index.to_string()));
-        match known.as_ref().and_then(Known::fault) {
-            Some(fault) => seed.deserialize(StandIn(fault.stand_in)),
-            None => seed.deserialize(Value { node, known }),
-        }
-        .map(Some)
-        .map_err(|error| error.at_index(index))
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.items.len() - self.next)
-    }
-}
-
-/// An enum's variant that carries a value: an object with one member.
-struct Variant<'n> {
-    name: &'n str,
-    value: Value<'n>,
-}
-
-impl<'de, 'n> EnumAccess<'de> for Variant<'n> {
-    type Error = Error;
-    type Variant = Self;
-
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Error> {
-        let name = seed.deserialize(StrDeserializer::<Error>::new(self.name))?;
-        Ok((name, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'_> {
-    type Error = Error;
-
-    fn unit_variant(self) -> Result<(), Error> {
-        Err(Error::new("must be a string"))
-    }
-
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
-        let name = self.name;
-        seed.deserialize(self.value)
-            .map_err(|error| error.at_key(name))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
-        let name = self.name;
-        self.value
-            .array(visitor)
-            .map_err(|error| error.at_key(name))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        let name = self.name;
-        self.value
-            .object(Some(fields), visitor)
-            .map_err(|error| error.at_key(name))
     }
 }

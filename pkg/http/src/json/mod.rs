@@ -1,3 +1,4 @@
+mod access;
 mod de;
 mod parse;
 mod stand_in;

@@ -130,6 +130,10 @@ async fn other_media_types_are_415() {
         .await
         .unwrap();
     problem(none, 415, "unsupported-media-type").await;
+    let packed = server
+        .post("/things", r#"{"owner": 1}"#)
+        .header("content-encoding", "gzip");
+    problem(packed.send().await.unwrap(), 415, "unsupported-media-type").await;
     for kind in [
         "application/json; charset=utf-8",
         "Application/JSON",

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use millrace_http::types;
 
+use crate::demo::{Server, problem};
+
 /// The names in `ProblemType::new("…` of every crate, so that no list can forget one.
 fn in_code(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -57,4 +59,25 @@ fn names_and_statuses_are_sound() {
         );
         assert!((400..600).contains(&kind.status()), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_type_leads_to_its_explanation() {
+    let (server, _) = Server::demo().await;
+    for kind in types::ALL {
+        let answer = server
+            .get(&format!("/problems/{}", kind.slug()))
+            .send()
+            .await
+            .unwrap();
+        let text = answer.text().await.unwrap();
+        assert!(text.starts_with(&format!("{}. ", kind.status())), "{text}");
+    }
+    problem(
+        server.get("/problems/unheard-of").send().await.unwrap(),
+        404,
+        "not-found",
+    )
+    .await;
+    server.stop().await;
 }

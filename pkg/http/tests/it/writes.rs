@@ -215,12 +215,11 @@ async fn events_know_the_request_they_come_from() {
         .map(|answer| header(answer, "x-request-id"))
         .collect();
     assert_eq!(ids.len(), 2);
-    let metadata = demo.0.metadata.lock().unwrap();
+    let metadata = demo.0.metadata.lock().unwrap().clone();
     assert!(
         metadata
             .iter()
             .all(|one| ids.contains(one.correlation_id.as_str()) && one.actor.is_none())
     );
-    drop(metadata);
     server.stop().await;
 }

@@ -1,4 +1,5 @@
-//! A connection that lets its last answer be read.
+//! A connection that lets its last answer be read, and does not wait for ever for a peer that does
+//! not read.
 //!
 //! A socket that is closed while bytes of its peer are unread sends a reset, and the reset takes the
 //! answer with it: whoever sends too large a body would see a broken connection instead of a 413. So
@@ -22,43 +23,63 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much a peer may still send, in bytes.
 const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-pub(crate) struct Lingering {
+/// How long a peer may read nothing of an answer that waits for it.
+const MAX_STALL: Duration = Duration::from_secs(30);
+
+pub(crate) struct Connection {
     stream: TcpStream,
+    stalled: Option<Pin<Box<Sleep>>>,
     end: Option<Pin<Box<Sleep>>>,
     unread: usize,
 }
 
-impl Lingering {
+impl Connection {
     pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
+            stalled: None,
             end: None,
             unread: 0,
         }
     }
 
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
-        Pin::new(&mut self.get_mut().stream)
+    /// Bounds how long a write may wait.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(MAX_STALL)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Lingering {
+impl AsyncRead for Connection {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, into)
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Lingering {
+impl AsyncWrite for Connection {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -66,7 +87,9 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
+        this.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -74,7 +97,7 @@ impl AsyncWrite for Lingering {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
