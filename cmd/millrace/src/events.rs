@@ -9,6 +9,7 @@ use millrace_kernel::EntityId;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
+    contexts,
     endpoints::Target,
     failure::Failure,
     opened,
@@ -186,7 +187,9 @@ impl OneStream {
         for stream in self.candidates()? {
             let mut after = StreamVersion::new(self.from.saturating_sub(1));
             while left > 0 {
-                let page = log.read_stream(&stream, after, PAGE_EVENTS.min(left)).await?;
+                let page = log
+                    .read_stream(&stream, after, PAGE_EVENTS.min(left))
+                    .await?;
                 let Some(last) = page.last() else { break };
                 after = last.version;
                 left -= page.len();
@@ -211,10 +214,12 @@ impl OneStream {
 
     /// The stream as it was named; or, since people have an order's id at hand, that order's.
     fn candidates(&self) -> Result<Vec<StreamId>, Failure> {
-        let named = StreamId::new(&self.stream).map_err(|error| Failure::Usage(error.to_string()))?;
+        let named =
+            StreamId::new(&self.stream).map_err(|error| Failure::Usage(error.to_string()))?;
+        let category = contexts::main_category(&self.context)?;
         let entity = EntityId::new(self.stream.as_str());
-        let order = entity.map(|id| StreamId::of(opened::main_category(&self.context), &id));
-        Ok([Some(named), order.ok()].into_iter().flatten().collect())
+        let entity = entity.ok().map(|id| StreamId::of(category, &id));
+        Ok([Some(named), entity].into_iter().flatten().collect())
     }
 }
 
@@ -261,7 +266,10 @@ impl Lines {
                         "foreign": message.reason,
                     }))?,
                     Format::Table => {
-                        output::text(&format!("{:>9}  foreign: {}", message.sequence, message.reason))?;
+                        output::text(&format!(
+                            "{:>9}  foreign: {}",
+                            message.sequence, message.reason
+                        ))?;
                     }
                 }
                 Ok(())

@@ -3,6 +3,8 @@
 use std::{fmt, io, process::ExitCode};
 
 use millrace_eventlog::LogError;
+use millrace_projecting::StoreError;
+use millrace_streaming::RecoverError;
 
 /// What the exit codes mean, as `--help` says it.
 pub const HELP: &str = "\
@@ -114,6 +116,30 @@ impl From<sqlx::Error> for Failure {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Tls(_) => Self::unavailable("PostgreSQL does not answer", error),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+impl From<RecoverError> for Failure {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Nats(error) => Self::Unavailable(error.into()),
+            RecoverError::Log(error) => error.into(),
+            RecoverError::NoStream(_)
+            | RecoverError::NothingToImport { .. }
+            | RecoverError::TailTooLong { .. }
+            | RecoverError::DoesNotContinue(_) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.into()),
+            StoreError::Gone(_) => Self::NotFound(error.to_string()),
+            StoreError::Invalid(text) => Self::Usage(text),
             other => Self::Failed(other.into()),
         }
     }

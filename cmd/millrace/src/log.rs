@@ -1,12 +1,10 @@
 //! `millrace log`: how a context's event log stands, and what an operator decides when it lost its
 //! end.
 
-use std::io::{IsTerminal as _, Write as _};
-
 use clap::{Args, Subcommand};
-use millrace_es::{Context, Position, RecordedEvent};
+use millrace_es::{Context, Position};
 use millrace_eventlog::{EventLog, LogHead};
-use millrace_streaming::{StreamState, Topology};
+use millrace_streaming::{StreamState, Topology, import_tail_from_stream, new_epoch};
 use serde::Serialize;
 
 use crate::{
@@ -16,10 +14,6 @@ use crate::{
     output::{self, Format, Table},
     stream_reader::{Found, StreamReader},
 };
-
-/// The most events that are taken back from a stream; they are held in memory and imported in one
-/// transaction.
-const MAX_IMPORT_EVENTS: u64 = 1_000_000;
 
 /// See how an event log stands, and recover one that lost its end
 #[derive(Debug, Args)]
@@ -156,122 +150,62 @@ impl Recover {
         let log = opened::log(&endpoints, &self.context).await?;
         let topology = opened::topology(&endpoints).await?;
         let before = compare(&*log, &topology).await?;
-        let tail = if self.way.import_from_stream {
-            self.tail(&before, &topology).await?
-        } else {
-            Vec::new()
-        };
         output::say(table(&before).to_string().trim_end())?;
-        output::say(&self.plan(&before, &tail))?;
+        output::say(&self.plan(&before))?;
         if self.dry_run {
             output::print(format, &before, table)?;
             return Ok(());
         }
-        if !self.yes && !confirmed()? {
+        if !self.yes && !output::confirmed("Do it?")? {
             return Err(Failure::Refused(
                 "nothing was changed: it needs a yes, on the terminal or as --yes".to_owned(),
             ));
         }
         if self.way.new_epoch {
-            log.start_epoch().await?;
-        } else if tail.is_empty() {
-            log.resume().await?;
+            new_epoch(&*log, &topology).await?;
         } else {
-            log.import_tail(tail).await?;
+            let taken = import_tail_from_stream(&*log, &topology).await?;
+            output::say(&format!(
+                "took back positions {} to {}",
+                taken.first, taken.head
+            ))?;
+            if taken.stream_last > taken.head {
+                output::say(&format!(
+                    "what follows in the stream, up to {}, are no events of this log: the relay \
+                     makes the stream again",
+                    taken.stream_last
+                ))?;
+            }
         }
         let after = compare(&*log, &topology).await?;
         output::print(format, &after, table)?;
         Ok(())
     }
 
-    /// What the stream holds beyond the log's head; refused unless all of it continues the log.
-    async fn tail(
-        &self,
-        standing: &Standing,
-        topology: &Topology,
-    ) -> Result<Vec<RecordedEvent>, Failure> {
-        let (first, last) = match (&standing.verdict, &standing.stream) {
-            (Verdict::LogBehind { .. }, Some(stream)) => (standing.head.next(), stream.last),
-            (Verdict::Even | Verdict::StreamBehind { .. }, _) => return Ok(Vec::new()),
-            (other, _) => {
-                return Err(Failure::Refused(format!(
-                    "nothing can be imported: {}; --new-epoch goes on with what the log has",
-                    other.describe()
-                )));
+    fn plan(&self, before: &Standing) -> String {
+        match (self.way.new_epoch, &before.verdict) {
+            (true, verdict) => {
+                let given_up = match verdict {
+                    Verdict::LogBehind { events } => {
+                        format!("; {events} events that only the stream has are given up for good")
+                    }
+                    _ => String::new(),
+                };
+                format!(
+                    "--new-epoch: epoch {} begins after position {}, the stream is made again \
+                     from the log, every projection is rebuilt{given_up}.",
+                    before.epoch + 1,
+                    before.head
+                )
             }
-        };
-        let count = last.get() - standing.head.get();
-        if count > MAX_IMPORT_EVENTS {
-            return Err(Failure::Refused(format!(
-                "the stream is {count} events ahead, more than the {MAX_IMPORT_EVENTS} that are \
-                 imported at once: restore a newer copy of the log"
-            )));
-        }
-        let mut reader = StreamReader::open(topology, &self.context, standing.head).await?;
-        let mut tail = Vec::new();
-        let mut next = first;
-        while next <= last {
-            match reader.next().await? {
-                Found::Event(event) if event.position == next => tail.push(*event),
-                Found::Event(event) => {
-                    return Err(Failure::Refused(format!(
-                        "the stream has no event at position {next} (the next is {}): it cannot \
-                         give back what the log lost; use --new-epoch",
-                        event.position
-                    )));
-                }
-                Found::Foreign(message) => {
-                    return Err(Failure::Refused(format!("{message}; use --new-epoch")));
-                }
-            }
-            next = next.next();
-        }
-        Ok(tail)
-    }
-
-    fn plan(&self, before: &Standing, tail: &[RecordedEvent]) -> String {
-        if self.way.new_epoch {
-            let given_up = match before.verdict {
-                Verdict::LogBehind { events } => {
-                    format!("; {events} events that only the stream has are given up for good")
-                }
-                _ => String::new(),
-            };
-            return format!(
-                "--new-epoch: epoch {} begins after position {}, the stream is made again from \
-                 the log, every projection is rebuilt{given_up}.",
-                before.epoch + 1,
-                before.head
-            );
-        }
-        match (tail.first(), tail.last()) {
-            (Some(first), Some(last)) => format!(
-                "--import-from-stream: {} events, positions {} to {}, recorded {} to {}, go back \
-                 into the log; appends go on.",
-                tail.len(),
-                first.position,
-                last.position,
-                first.recorded_at,
-                last.recorded_at
+            (false, Verdict::LogBehind { events }) => format!(
+                "--import-from-stream: up to {events} events, from position {} on, go back into \
+                 the log as far as they continue it; appends go on.",
+                before.head.next(),
             ),
-            _ => "--import-from-stream: the stream has nothing beyond the log; only the halt is \
-                  lifted."
-                .to_owned(),
+            (false, _) => "--import-from-stream: the stream has nothing beyond the log.".to_owned(),
         }
     }
-}
-
-/// Asks on the terminal; without one the answer is no.
-fn confirmed() -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    let mut err = std::io::stderr().lock();
-    write!(err, "Do it? [y/N] ")?;
-    err.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Holds a log and its stream against each other.
@@ -359,7 +293,10 @@ fn table(standing: &Standing) -> Table {
     row("epoch", standing.epoch.to_string());
     row("partitions", standing.partitions.to_string());
     let halted = standing.halted.as_deref();
-    row("appends", halted.map_or("taken".into(), |reason| format!("HALTED: {reason}")));
+    row(
+        "appends",
+        halted.map_or("taken".into(), |reason| format!("HALTED: {reason}")),
+    );
     if let Some(stream) = &standing.stream {
         row("stream first", stream.first.to_string());
         row("stream last", stream.last.to_string());

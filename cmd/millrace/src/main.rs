@@ -2,10 +2,14 @@
 
 mod bench;
 mod completions;
+mod contexts;
+mod dead_letters;
 mod endpoints;
 mod events;
 mod failure;
+mod lag;
 mod log;
+mod openapi;
 mod opened;
 mod output;
 mod stream_reader;
@@ -31,8 +35,12 @@ struct Cli {
 enum Command {
     Bench(bench::Bench),
     Completions(completions::Completions),
+    DeadLetters(dead_letters::DeadLetters),
     Events(events::Events),
+    Lag(lag::Lag),
     Log(log::Log),
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +64,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Bench(bench) => bench.run(cli.output).await,
         Command::Completions(completions) => completions.run(),
+        Command::DeadLetters(letters) => letters.run(cli.output).await,
         Command::Events(events) => events.run(cli.output).await,
+        Command::Lag(lag) => lag.run(cli.output).await,
         Command::Log(log) => log.run(cli.output).await,
+        Command::OpenApi(openapi) => openapi.run(),
     }
 }

@@ -4,10 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use millrace_es::{Context, PartitionCount};
 use millrace_eventlog::{EventLog, PgEventLog, PgLogOptions};
+use millrace_projecting::{
+    Checkpoint, DynamoStore, Generation, GenerationId, PgStore, StoreError, StoreKind, View,
+};
+use millrace_runtime::aws;
 use millrace_streaming::{Names, Topology, TopologyOptions};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::{endpoints::Endpoints, failure::Failure};
+use crate::{contexts, endpoints::Endpoints, failure::Failure};
 
 /// How long a command waits for a server to answer at all, in milliseconds.
 const CONNECT_MS: u64 = 5_000;
@@ -25,7 +29,10 @@ pub async fn database(url: &str) -> Result<PgPool, Failure> {
         .connect(url)
         .await
         .map_err(|error| {
-            Failure::unavailable(format!("PostgreSQL at {} does not answer", place(url)), error)
+            Failure::unavailable(
+                format!("PostgreSQL at {} does not answer", place(url)),
+                error,
+            )
         })
 }
 
@@ -38,6 +45,7 @@ pub async fn log(endpoints: &Endpoints, context: &Context) -> Result<Arc<dyn Eve
     let pool = database(&endpoints.database_url).await?;
     let mut options = PgLogOptions::new(context.clone());
     options.partitions = partitions(&pool, context).await?;
+    options.inline = contexts::inline_tables(context)?;
     Ok(Arc::new(PgEventLog::open(pool, options).await?))
 }
 
@@ -55,8 +63,12 @@ async fn partitions(pool: &PgPool, context: &Context) -> Result<PartitionCount, 
     }
     // A context's name is made of letters, digits and underscores.
     let read = format!("SELECT partition_count FROM {context}.log_head");
-    let count: i16 = sqlx::query_scalar(sqlx::AssertSqlSafe(read)).fetch_one(pool).await?;
-    let count = u16::try_from(count).ok().and_then(|count| PartitionCount::new(count).ok());
+    let count: i16 = sqlx::query_scalar(sqlx::AssertSqlSafe(read))
+        .fetch_one(pool)
+        .await?;
+    let count = u16::try_from(count)
+        .ok()
+        .and_then(|count| PartitionCount::new(count).ok());
     count.ok_or_else(|| Failure::Failed(anyhow::anyhow!("the log's partition count is no count")))
 }
 
@@ -65,7 +77,19 @@ async fn partitions(pool: &PgPool, context: &Context) -> Result<PartitionCount, 
 /// # Errors
 /// [`Failure::Unavailable`] when NATS does not answer.
 pub async fn topology(endpoints: &Endpoints) -> Result<Topology, Failure> {
-    let names = Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
+    topology_with(endpoints, TopologyOptions::default()).await
+}
+
+/// The streams, as an operator wants them kept.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when NATS does not answer.
+pub async fn topology_with(
+    endpoints: &Endpoints,
+    options: TopologyOptions,
+) -> Result<Topology, Failure> {
+    let names =
+        Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
     let url = &endpoints.nats_url;
     let client = async_nats::ConnectOptions::new()
         .name("millrace")
@@ -76,7 +100,7 @@ pub async fn topology(endpoints: &Endpoints) -> Result<Topology, Failure> {
             Failure::unavailable(format!("NATS at {} does not answer", place(url)), error)
         })?;
     let jetstream = async_nats::jetstream::new(client);
-    Ok(Topology::new(jetstream, names, TopologyOptions::default()))
+    Ok(Topology::new(jetstream, names, options))
 }
 
 /// Where a URL leads, without the password it may have.
@@ -86,13 +110,51 @@ fn place(url: &str) -> &str {
     host.split(['/', '?']).next().unwrap_or(host)
 }
 
-/// The category of a context's main aggregate, for people who have only its id at hand.
-pub fn main_category(context: &Context) -> &'static str {
-    match context.as_str() {
-        "ordering" => "order",
-        other => {
-            let _ = other;
-            "entity"
+/// Where the views are.
+#[derive(Clone)]
+pub struct ReadStores {
+    /// Views in PostgreSQL.
+    pub postgres: PgStore,
+    /// Views in DynamoDB.
+    pub dynamodb: DynamoStore,
+}
+
+/// The stores of the views.
+///
+/// # Errors
+/// When the URL of the read database is none.
+pub async fn read_stores(endpoints: &Endpoints) -> Result<ReadStores, Failure> {
+    let client = aws::dynamodb_client(endpoints.dynamodb_endpoint.as_deref()).await;
+    Ok(ReadStores {
+        postgres: PgStore::open(&endpoints.read_database_url)?,
+        dynamodb: DynamoStore::new(client, endpoints.namespace.as_str()),
+    })
+}
+
+impl ReadStores {
+    /// The generations of a view, newest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn generations(&self, view: &View) -> Result<Vec<Generation>, StoreError> {
+        match view.store() {
+            StoreKind::Postgres => self.postgres.generations(view.name()).await,
+            StoreKind::DynamoDb => self.dynamodb.generations(view.name()).await,
+        }
+    }
+
+    /// How far a generation of a view is.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn checkpoints(
+        &self,
+        view: &View,
+        generation: GenerationId,
+    ) -> Result<Vec<Checkpoint>, StoreError> {
+        match view.store() {
+            StoreKind::Postgres => self.postgres.checkpoints(generation).await,
+            StoreKind::DynamoDb => self.dynamodb.checkpoints(generation).await,
         }
     }
 }

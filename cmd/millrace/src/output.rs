@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
 };
 
 use clap::ValueEnum;
@@ -57,6 +57,19 @@ pub fn say(text: &str) -> io::Result<()> {
     writeln!(io::stderr().lock(), "{text}")
 }
 
+/// Asks on the terminal; without one the answer is no.
+pub fn confirmed(question: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let mut err = io::stderr().lock();
+    write!(err, "{question} [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 /// Rows under headings, each column as wide as its widest cell.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -78,7 +91,12 @@ impl Table {
 
     /// Adds a row of as many cells as there are headings.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell).into_owned()).collect());
+        self.rows.push(
+            cells
+                .into_iter()
+                .map(|cell| printable(&cell).into_owned())
+                .collect(),
+        );
     }
 
     fn width(&self, column: usize) -> usize {

@@ -20,7 +20,11 @@ async fn exit_codes_are_explained_and_kept() {
     assert_eq!(wrong.code, 2, "{}", wrong.err);
     let nowhere = run(millrace(["log", "status"])).await;
     assert_eq!(nowhere.code, 4, "{}", nowhere.err);
-    assert!(nowhere.err.contains("no `millrace up` is running"), "{}", nowhere.err);
+    assert!(
+        nowhere.err.contains("no `millrace up` is running"),
+        "{}",
+        nowhere.err
+    );
 }
 
 #[tokio::test]

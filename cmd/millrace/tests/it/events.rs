@@ -1,12 +1,15 @@
 use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::world::{SOON, World};
 
 fn positions(lines: &[Value]) -> Vec<u64> {
-    lines.iter().map(|line| line["position"].as_u64().unwrap()).collect()
+    lines
+        .iter()
+        .map(|line| line["position"].as_u64().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -16,10 +19,13 @@ async fn the_log_and_the_stream_are_printed_from_a_position() {
     world.publish().await;
     for source in ["log", "stream"] {
         let args = ["events", "tail", "--source", source, "--output", "json"];
-        let all = world.run(args.into_iter().chain(["--no-follow"])).await.json_lines();
+        let all = world
+            .run(args.into_iter().chain(["--no-follow"]))
+            .await
+            .json_lines();
         assert_eq!(positions(&all), [1, 2, 3, 4], "{source}");
         assert_eq!(all[1]["stream"], "order-b");
-        assert_eq!(all[1]["payload"], json!({"order_id": "b"}));
+        assert_eq!(all[1]["payload"]["order_id"], "b");
         let some = ["--from", "2", "--limit", "2"];
         let some = world.run(args.into_iter().chain(some)).await.json_lines();
         assert_eq!(positions(&some), [2, 3], "{source}");
@@ -35,7 +41,9 @@ async fn what_happens_later_is_followed() {
     world.append(&["before"]).await;
     world.publish().await;
     for (source, order) in [("log", "later"), ("stream", "latest")] {
-        let args = ["events", "tail", "--source", source, "--from", "1", "--output", "json"];
+        let args = [
+            "events", "tail", "--source", source, "--from", "1", "--output", "json",
+        ];
         let mut child = world.command(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut next = async || {
@@ -51,7 +59,9 @@ async fn what_happens_later_is_followed() {
         assert_eq!(next().await["stream"], format!("order-{order}"));
         // Ctrl-C ends it, and that is no failure.
         let pid = child.id().unwrap().to_string();
-        let interrupt = tokio::process::Command::new("kill").args(["-INT", &pid]).status();
+        let interrupt = tokio::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status();
         assert!(interrupt.await.unwrap().success());
         assert!(child.wait().await.unwrap().success());
     }
@@ -66,7 +76,10 @@ async fn a_foreign_message_is_shown_as_one() {
     let published = world.nats.jetstream.publish(subject, "what?".into()).await;
     published.unwrap().await.unwrap();
     let args = ["events", "tail", "--source", "stream", "--no-follow"];
-    let lines = world.run(args.into_iter().chain(["--output", "json"])).await.json_lines();
+    let lines = world
+        .run(args.into_iter().chain(["--output", "json"]))
+        .await
+        .json_lines();
     assert_eq!(positions(&lines), [1, 2]);
     assert!(lines[1]["foreign"].is_string(), "{}", lines[1]);
     assert!(world.run(args).await.out.contains("foreign: "));

@@ -8,7 +8,9 @@
 )]
 
 mod completions;
+mod dead_letters;
 mod events;
+mod lag;
 mod log;
 mod run;
 mod world;

@@ -47,7 +47,9 @@ impl Ended {
     pub fn json_lines(&self) -> Vec<Value> {
         assert_eq!(self.code, 0, "{}", self.err);
         let lines = self.out.lines();
-        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }
 

@@ -174,6 +174,17 @@ impl DynamoStore {
         Ok(found)
     }
 
+    /// How far a generation is, by lane.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn checkpoints(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<Checkpoint>, StoreError> {
+        checkpoints(&self.client, &self.control_table(), generation).await
+    }
+
     /// See [`crate::PgStore::switch`]. Only the live generation's checkpoints are held still: the
     /// candidate's never go back.
     ///

@@ -74,7 +74,7 @@ impl DynamoReadModel {
             .wait(at_least, |generation| {
                 let client = client.clone();
                 async move {
-                    let found = state.backend.checkpoints(&generation).await?;
+                    let found = state.backend.checkpoints(generation.id).await?;
                     let reader = DynamoReader {
                         client,
                         generation,

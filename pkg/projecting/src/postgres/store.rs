@@ -176,6 +176,18 @@ impl PgStore {
         list_generations(&mut conn, projection).await
     }
 
+    /// How far a generation is, by lane.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn checkpoints(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<Checkpoint>, StoreError> {
+        let mut conn = self.control.acquire().await?;
+        checkpoints(&mut conn, generation).await
+    }
+
     /// Makes a candidate answer queries, in one transaction that holds the checkpoints of both
     /// generations still. It has to be at or beyond the generation it replaces in every lane, so
     /// that no reader goes back; where the log began a new life since, at or beyond `heads`.
