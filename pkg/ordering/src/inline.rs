@@ -14,6 +14,10 @@ use crate::order::{OrderCreated, OrderEvent, OrderId, OrderStatus};
 pub struct OrdersTable;
 
 /// What a batch comes to for one order.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every effect is an insert"
+)]
 enum Effect {
     Insert(OrderCreated, Latest),
     Update(Latest),

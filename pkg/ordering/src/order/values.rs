@@ -5,8 +5,8 @@ use millrace_kernel::Money;
 
 use super::OrderItem;
 
-/// The most an order may cost: `DECIMAL(10,2)`.
-pub const MAX_TOTAL_AMOUNT: Money = Money::constant(99_999_999_99);
+/// The most an order may cost, 99999999.99: what `DECIMAL(10,2)` holds.
+pub const MAX_TOTAL_AMOUNT: Money = Money::constant(9_999_999_999);
 /// The most lines of an order.
 pub const MAX_ITEMS: usize = 200;
 /// The most of one thing in one line.

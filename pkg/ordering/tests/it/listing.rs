@@ -35,7 +35,8 @@ async fn every_list_has_its_orders_in_its_order() {
         orders.push((id, user, amount, n % 4 == 0));
     }
     system.get_now("/orders").await;
-    let newest = |keep: &dyn Fn(&(String, &str, usize, bool)) -> bool| -> Vec<String> {
+    type Order = (String, &'static str, usize, bool);
+    let newest = |keep: &dyn Fn(&Order) -> bool| -> Vec<String> {
         let kept = orders.iter().rev().filter(|order| keep(order));
         kept.map(|order| order.0.clone()).collect()
     };

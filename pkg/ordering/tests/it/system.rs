@@ -131,7 +131,7 @@ impl System {
         let runner = Runner::new(projections(), parts).unwrap();
         tasks.spawn(runner.run(stop.clone()));
 
-        let state = query_state(&store, dynamodb, signals);
+        let state = query_state(&store, dynamodb, &signals);
         let address = listen(&state, &stop, &mut tasks).await;
         let system = Self {
             store,
@@ -212,7 +212,7 @@ impl System {
     }
 }
 
-fn query_state(store: &Store, dynamodb: DynamoStore, signals: Signals) -> QueryState {
+fn query_state(store: &Store, dynamodb: DynamoStore, signals: &Signals) -> QueryState {
     let log: Arc<dyn EventLog> = store.log.clone();
     let view = |name: &str| -> View {
         let mut all = projections().into_iter();
