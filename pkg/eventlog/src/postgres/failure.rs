@@ -13,6 +13,8 @@ pub(super) enum Failure {
     Raced(sqlx::Error),
     /// The store went away or asks to try again.
     Passing(sqlx::Error),
+    /// The log is older than this process has seen it: it has to be halted, for this reason.
+    WentBack(String),
     /// An append's own data breaks the transaction.
     Data(sqlx::Error),
     /// Trying again changes nothing.
@@ -90,6 +92,7 @@ impl LogError {
     pub(crate) fn unreachable(error: sqlx::Error) -> Self {
         match Failure::of(error) {
             Failure::Fatal(error) => error,
+            Failure::WentBack(reason) => Self::Corrupt(reason),
             Failure::Raced(error) | Failure::Passing(error) | Failure::Data(error) => {
                 Self::Unreachable(Box::new(error))
             }

@@ -6,6 +6,7 @@
 
 mod copy;
 mod failure;
+mod guard;
 mod lane;
 mod limits;
 mod plan;
@@ -154,6 +155,7 @@ impl PgEventLog {
             options: session::lane_options(&reader.pool.connect_options(), &context),
             conn: None,
             contended: false,
+            seen: guard::Seen::default(),
         };
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();

@@ -8,6 +8,7 @@ use sqlx::Connection;
 use super::{
     PgInlineTable,
     failure::Failure,
+    guard::Seen,
     plan::{Probed, Row, Wanted},
     read::Reader,
     session,
@@ -63,10 +64,12 @@ pub(super) async fn import(
         options: session::import_options(&reader.pool.connect_options(), &reader.context),
         conn: None,
         contended: false,
+        seen: Seen::default(),
     };
     match import_with(&store, events).await {
         Ok(()) => {}
         Err(Failure::Fatal(error)) => return Err(error),
+        Err(Failure::WentBack(reason)) => return Err(LogError::Corrupt(reason)),
         Err(Failure::Data(error) | Failure::Raced(error)) => {
             return Err(LogError::Corrupt(error.to_string()));
         }

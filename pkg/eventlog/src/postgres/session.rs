@@ -6,14 +6,18 @@ use millrace_es::Context;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
-use super::failure::{Failure, timed_out};
+use super::{
+    failure::{Failure, timed_out},
+    guard::lane_name,
+};
 
 /// How long a connection may take.
 const CONNECT_MS: u64 = 3_000;
 /// The session settings that keep a paused or lost process from holding the lane: its transaction
-/// ends when it idles, its COPY when it takes too long, its connection when the network is gone.
+/// ends when it idles, its connection when the network is gone. A process that sleeps in its COPY is
+/// ended by the one that waits for it longest, see [`super::guard`].
 const IDLE_IN_TRANSACTION_MS: u64 = 3_000;
-const LOCK_WAIT_MS: u64 = 6_000;
+const LOCK_WAIT_MS: u64 = 4_000;
 const STATEMENT_MS: u64 = 6_000;
 const TCP_USER_TIMEOUT_MS: u64 = 10_000;
 const TCP_KEEPALIVE_S: u64 = 5;
@@ -21,27 +25,25 @@ const TCP_KEEPALIVE_S: u64 = 5;
 /// The options of the lane's connection.
 pub(super) fn lane_options(base: &PgConnectOptions, context: &Context) -> PgConnectOptions {
     let ms = |ms: u64| format!("{ms}ms");
-    base.clone()
-        .application_name(&format!("millrace-lane-{context}"))
-        .options([
-            ("search_path", context.as_str().to_owned()),
-            ("default_transaction_isolation", "read committed".to_owned()),
-            (
-                "idle_in_transaction_session_timeout",
-                ms(IDLE_IN_TRANSACTION_MS),
-            ),
-            ("lock_timeout", ms(LOCK_WAIT_MS)),
-            ("statement_timeout", ms(STATEMENT_MS)),
-            ("tcp_user_timeout", ms(TCP_USER_TIMEOUT_MS)),
-            ("tcp_keepalives_idle", TCP_KEEPALIVE_S.to_string()),
-            ("tcp_keepalives_interval", TCP_KEEPALIVE_S.to_string()),
-            ("tcp_keepalives_count", "3".to_owned()),
-            // Few statements, run very often, always by index: planned once, and never as a scan
-            // because the table was empty when the plan was made.
-            ("plan_cache_mode", "force_generic_plan".to_owned()),
-            ("enable_seqscan", "off".to_owned()),
-            ("jit", "off".to_owned()),
-        ])
+    base.clone().application_name(&lane_name(context)).options([
+        ("search_path", context.as_str().to_owned()),
+        ("default_transaction_isolation", "read committed".to_owned()),
+        (
+            "idle_in_transaction_session_timeout",
+            ms(IDLE_IN_TRANSACTION_MS),
+        ),
+        ("lock_timeout", ms(LOCK_WAIT_MS)),
+        ("statement_timeout", ms(STATEMENT_MS)),
+        ("tcp_user_timeout", ms(TCP_USER_TIMEOUT_MS)),
+        ("tcp_keepalives_idle", TCP_KEEPALIVE_S.to_string()),
+        ("tcp_keepalives_interval", TCP_KEEPALIVE_S.to_string()),
+        ("tcp_keepalives_count", "3".to_owned()),
+        // Few statements, run very often, always by index: planned once, and never as a scan
+        // because the table was empty when the plan was made.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+        ("enable_seqscan", "off".to_owned()),
+        ("jit", "off".to_owned()),
+    ])
 }
 
 /// The options of a connection that takes a tail back: one long transaction, under an operator's

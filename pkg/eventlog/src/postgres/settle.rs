@@ -29,6 +29,9 @@ impl Store {
                 Ok(Err(Failure::Fatal(error))) => {
                     return Err(sqlx::Error::Io(std::io::Error::other(error)));
                 }
+                Ok(Err(Failure::WentBack(reason))) => {
+                    return Err(sqlx::Error::Io(std::io::Error::other(reason)));
+                }
                 Ok(Err(Failure::Data(error) | Failure::Raced(error) | Failure::Passing(error))) => {
                     error
                 }

@@ -52,6 +52,7 @@ pub(super) struct Statements {
     pub partition: Statement,
     pub load_snapshot: Statement,
     pub save_snapshot: Statement,
+    pub end_sleepers: Statement,
     pub halt: Statement,
     pub resume: Statement,
     pub start_epoch: Statement,
@@ -113,6 +114,16 @@ FROM STDIN WITH (FORMAT binary)";
 
 /// Waits for whoever holds the lane, and makes sure that no write decided before can land after.
 const FENCE: &str = "UPDATE {s}.log_head SET guard = guard + 1 RETURNING epoch";
+
+/// Ends the sessions of this name that hold the head and have waited for their process for long.
+const END_SLEEPERS: &str = "
+SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))
+FROM pg_stat_activity a
+WHERE a.application_name = $1 AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+  AND a.wait_event = 'ClientRead'
+  AND a.state_change < clock_timestamp() - make_interval(secs => $2 / 1000)
+  AND EXISTS (SELECT FROM pg_locks l
+              WHERE l.pid = a.pid AND l.granted AND l.relation = '{s}.log_head'::regclass)";
 
 const EVENT_AT: &str = "SELECT event_id FROM {s}.events WHERE position = $1";
 
@@ -189,6 +200,7 @@ impl Statements {
             load_snapshot: of("SELECT version, snapshot_version, state::text AS state
                  FROM {s}.snapshots WHERE stream = $1"),
             save_snapshot: of(SAVE_SNAPSHOT),
+            end_sleepers: of(END_SLEEPERS),
             halt: of("UPDATE {s}.log_head SET halted = $1 WHERE halted IS NULL"),
             resume: of("UPDATE {s}.log_head SET halted = NULL WHERE halted IS NOT NULL"),
             start_epoch: of("UPDATE {s}.log_head SET epoch = epoch + 1, halted = NULL"),

@@ -18,6 +18,7 @@ use super::{
     Faults, LaneStep, PgInlineTable,
     copy::{self, MetadataText, small},
     failure::{Failure, leaves_open, timed_out},
+    guard::{Seen, end_sleepers},
     plan::{self, Claim, Head, Plan, Wanted},
     probe::head,
     session,
@@ -59,6 +60,8 @@ pub(super) struct Store {
     pub conn: Option<PgConnection>,
     /// Another process writes too: reading before locking would be for nothing.
     pub contended: bool,
+    /// The newest head this process has seen.
+    pub seen: Seen,
 }
 
 impl Store {
@@ -74,13 +77,20 @@ impl Store {
             let mut sent = None;
             let attempt = self.attempt(requests, &mut sent);
             let failure = match timeout(Duration::from_millis(ATTEMPT_MS), attempt).await {
-                Ok(Ok(plan)) => return Ok(plan),
+                Ok(Ok(plan)) => {
+                    self.seen.committed(plan.before.epoch, plan.position);
+                    return Ok(plan);
+                }
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Passing(timed_out("an attempt at a batch", ATTEMPT_MS)),
             };
             let error = match failure {
                 Failure::Data(error) => return Err(Refused::Data(error)),
                 Failure::Fatal(error) => return Err(Refused::Broken(error)),
+                Failure::WentBack(reason) => match self.halt(&reason).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
                 Failure::Raced(error) => {
                     self.contended = true;
                     races += 1;
@@ -91,6 +101,9 @@ impl Store {
                 }
                 Failure::Passing(error) => {
                     self.conn = None;
+                    if lock_not_had(&error) {
+                        self.end_sleepers().await;
+                    }
                     if let Some(plan) = sent.filter(|_| leaves_open(&error)) {
                         let error = Arc::new(error);
                         match self.settle(&plan).await {
@@ -114,6 +127,30 @@ impl Store {
             tracing::warn!(context = %self.context, %error, "a batch did not commit, trying again");
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(MAX_PAUSE_MS));
+        }
+    }
+
+    /// Halts a log that went back; deciding the batch again then says so to its appends.
+    async fn halt(&mut self, reason: &str) -> Result<(), sqlx::Error> {
+        tracing::error!(context = %self.context, reason, "the log is halted; run `millrace log recover`");
+        let mut conn = PgConnection::connect_with(&self.options).await?;
+        sqlx::query(&self.statements.halt)
+            .bind(reason)
+            .execute(&mut conn)
+            .await
+            .map(|_| ())
+    }
+
+    /// What keeps the lane from being had may be a process that sleeps.
+    async fn end_sleepers(&mut self) {
+        let Ok(mut conn) = session::connect(&self.options).await else {
+            return;
+        };
+        match end_sleepers(&mut conn, &self.statements, &self.context).await {
+            Ok(()) => self.conn = Some(conn),
+            Err(error) => {
+                tracing::warn!(context = %self.context, %error, "cannot end sessions that hold the log");
+            }
         }
     }
 
@@ -165,12 +202,13 @@ impl Store {
 
     /// Reads what a batch needs and decides it.
     async fn decide<'a>(
-        &self,
+        &mut self,
         conn: &mut PgConnection,
         wanted: &Wanted<'a>,
         requests: &[&'a AppendRequest],
     ) -> Result<Plan<'a>, Failure> {
         let probed = self.probe(conn, wanted).await?;
+        self.seen.take(&probed.head)?;
         let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
         self.at(LaneStep::Probed).await;
         Ok(plan)
@@ -452,6 +490,12 @@ impl Plan<'_> {
     fn touches_events_and_answers_only(&self) -> bool {
         self.claims.is_empty() && self.releases.is_empty() && self.expired.is_empty()
     }
+}
+
+/// `55P03`: the lock did not come in time.
+fn lock_not_had(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("55P03")
 }
 
 fn columns(claims: &[Claim]) -> (Vec<&str>, Vec<&str>, Vec<&str>) {

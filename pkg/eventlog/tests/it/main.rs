@@ -13,6 +13,7 @@ mod conforming;
 mod counter;
 mod crashing;
 mod executing;
+mod guarding;
 mod inline;
 mod proxy;
 mod support;
