@@ -149,18 +149,12 @@ impl DeadLetters {
     /// # Errors
     /// See [`StoreError`].
     pub async fn outcome(&self, request: &Requested) -> Result<Option<String>, StoreError> {
-        let filter = LetterFilter {
-            projection: Some(request.projection.clone()),
-            ..LetterFilter::default()
-        };
-        for view in self.chosen(&filter)? {
-            return match (view.store(), &self.postgres, &self.dynamodb) {
-                (StoreKind::Postgres, Some(store), _) => store.request_outcome(request).await,
-                (StoreKind::DynamoDb, _, Some(store)) => store.request_outcome(request).await,
-                _ => Err(no_store(view)),
-            };
+        let view = self.named(&request.projection)?;
+        match (view.store(), &self.postgres, &self.dynamodb) {
+            (StoreKind::Postgres, Some(store), _) => store.request_outcome(request).await,
+            (StoreKind::DynamoDb, _, Some(store)) => store.request_outcome(request).await,
+            _ => Err(no_store(view)),
         }
-        Ok(None)
     }
 
     async fn request(
@@ -190,15 +184,17 @@ impl DeadLetters {
 
     /// The views that a filter means.
     fn chosen(&self, filter: &LetterFilter) -> Result<Vec<&View>, StoreError> {
-        let Some(name) = &filter.projection else {
-            return Ok(self.views.iter().collect());
-        };
-        match self.views.iter().find(|view| view.name() == name) {
-            Some(view) => Ok(vec![view]),
-            None => Err(StoreError::Invalid(format!(
-                "there is no projection {name:?}"
-            ))),
+        match &filter.projection {
+            None => Ok(self.views.iter().collect()),
+            Some(name) => Ok(vec![self.named(name)?]),
         }
+    }
+
+    fn named(&self, name: &str) -> Result<&View, StoreError> {
+        let mut views = self.views.iter();
+        views
+            .find(|view| view.name() == name)
+            .ok_or_else(|| StoreError::Invalid(format!("there is no projection {name:?}")))
     }
 }
 

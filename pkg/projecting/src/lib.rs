@@ -28,7 +28,7 @@ pub use postgres::{PgReadModel, PgReadOptions, PgReader, PgStore};
 pub use read::{AtLeast, ReadError};
 pub use runner::{MAX_BATCH_EVENTS_DYNAMODB, MAX_BATCH_EVENTS_POSTGRES, Runner, RunnerParts};
 pub use stores::{
-    BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, LocalIndex, POSITION_ATTRIBUTE,
-    PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition,
+    BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, Loaded, LocalIndex,
+    POSITION_ATTRIBUTE, PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition,
 };
 pub use view::{StoreKind, View};

@@ -11,6 +11,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use millrace_es::{RowProjection, TallyProjection};
 use sqlx::PgConnection;
 
+/// The rows that [`PgRows::load`] found, with their keys.
+pub type Loaded<P> = Vec<(<P as RowProjection>::Key, <P as RowProjection>::Row)>;
+
 /// A row projection kept in PostgreSQL.
 ///
 /// Both methods are called once per batch, whatever its size (a few thousand rows at most), inside
@@ -28,7 +31,7 @@ pub trait PgRows: RowProjection {
     fn load(
         conn: &mut PgConnection,
         keys: &[Self::Key],
-    ) -> impl Future<Output = Result<Vec<(Self::Key, Self::Row)>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Loaded<Self>, sqlx::Error>> + Send;
 
     /// Writes these rows, sorted by key and each once; `None` deletes.
     fn store(

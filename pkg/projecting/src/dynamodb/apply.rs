@@ -100,7 +100,8 @@ impl DynamoGeneration {
     ) -> Result<Vec<NewLetter>, DynamoFailure> {
         let mut parked = parked.clone();
         let mut letters: Vec<NewLetter> = Vec::new();
-        let mut left: Vec<Range<usize>> = vec![0..batch.len()];
+        let whole: Range<usize> = 0..batch.len();
+        let mut left = Vec::from([whole]);
         while let Some(range) = left.pop() {
             let found = match self.write_range(batch, range.clone(), &parked).await {
                 Ok(found) => found,

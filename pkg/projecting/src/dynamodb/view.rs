@@ -86,7 +86,7 @@ impl<P: DynamoRows> RowsOf<P> {
         Ok(rows)
     }
 
-    fn write(key: &P::Key, slot: Slot<P::Row>) -> ItemWrite {
+    fn write(key: &P::Key, slot: &Slot<P::Row>) -> ItemWrite {
         let mut item = P::item_key(key);
         match &slot.row {
             Some(row) => item.extend(P::to_item(key, row)),
@@ -156,7 +156,7 @@ impl<P: DynamoRows> DynamoView for RowsOf<P> {
         let writes = rows
             .into_iter()
             .filter(|(_, slot)| slot.dirty)
-            .map(|(key, slot)| Self::write(&key, slot))
+            .map(|(key, slot)| Self::write(&key, &slot))
             .collect();
         Ok((writes, letters))
     }

@@ -137,7 +137,8 @@ impl PgGeneration {
     ) -> Result<Vec<NewLetter>, sqlx::Error> {
         let mut parked = parked.clone();
         let mut letters: Vec<NewLetter> = Vec::new();
-        let mut left: Vec<Range<usize>> = vec![0..batch.len()];
+        let whole: Range<usize> = 0..batch.len();
+        let mut left = Vec::from([whole]);
         while let Some(range) = left.pop() {
             let mut savepoint = conn.begin().await?;
             let written = self

@@ -38,7 +38,7 @@ fn poisoned(log: &MemoryLog, payload: &str) -> Poisoned {
 
 /// One of the two stores, with the means to look into it.
 enum Store {
-    Postgres(Database, millrace_projecting::PgStore),
+    Postgres(Box<(Database, millrace_projecting::PgStore)>),
     Dynamo(Dynamo, millrace_projecting::DynamoStore),
 }
 
@@ -48,7 +48,10 @@ impl Store {
         let pg = crate::postgres::store(&database).await;
         let dynamo = dynamodb().await;
         let store = crate::dynamodb::store(&dynamo).await;
-        [Self::Postgres(database, pg), Self::Dynamo(dynamo, store)]
+        [
+            Self::Postgres(Box::new((database, pg))),
+            Self::Dynamo(dynamo, store),
+        ]
     }
 
     fn view(&self) -> View {
@@ -60,7 +63,7 @@ impl Store {
 
     async fn generation(&self, log: &MemoryLog) -> Generation {
         match self {
-            Self::Postgres(_, store) => store.ensure_generation(&self.view(), &log.heads()).await,
+            Self::Postgres(pg) => pg.1.ensure_generation(&self.view(), &log.heads()).await,
             Self::Dynamo(_, store) => store.ensure_generation(&self.view(), &log.heads()).await,
         }
         .unwrap()
@@ -68,7 +71,7 @@ impl Store {
 
     async fn folder(&self, generation: &Generation) -> Folder {
         match self {
-            Self::Postgres(_, store) => store.folder(generation, &self.view()).await,
+            Self::Postgres(pg) => pg.1.folder(generation, &self.view()).await,
             Self::Dynamo(_, store) => store.folder(generation, &self.view()).await,
         }
         .unwrap()
@@ -79,18 +82,14 @@ impl Store {
         generation: &Generation,
     ) -> std::collections::BTreeMap<String, crate::views::ItemRow> {
         match self {
-            Self::Postgres(database, _) => {
-                crate::postgres::rows(&database.pool, &generation.place).await
-            }
+            Self::Postgres(pg) => crate::postgres::rows(&pg.0.pool, &generation.place).await,
             Self::Dynamo(dynamo, _) => crate::dynamodb::rows(dynamo, &generation.place).await,
         }
     }
 
     fn letters(&self) -> DeadLetters {
         match self {
-            Self::Postgres(_, store) => {
-                DeadLetters::new(vec![self.view()], Some(store.clone()), None)
-            }
+            Self::Postgres(pg) => DeadLetters::new(vec![self.view()], Some(pg.1.clone()), None),
             Self::Dynamo(_, store) => {
                 DeadLetters::new(vec![self.view()], None, Some(store.clone()))
             }
