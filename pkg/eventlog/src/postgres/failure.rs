@@ -22,7 +22,18 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Judges an error of any statement.
+    /// Judges an error of a write-model table: what it cannot read or write is the event's fault,
+    /// not the log's.
+    pub(super) fn of_table(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::RowNotFound
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. } => Self::Data(error),
+            other => Self::of(other),
+        }
+    }
+
+    /// Judges an error of any of the log's own statements.
     pub(super) fn of(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::RowNotFound => Self::Fatal(LogError::Misconfigured(

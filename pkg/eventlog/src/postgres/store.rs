@@ -465,7 +465,10 @@ impl Store {
         events: &[RecordedEvent],
     ) -> Result<(), Failure> {
         for table in &self.inline {
-            table.apply(&mut *conn, events).await.map_err(Failure::of)?;
+            table
+                .apply(&mut *conn, events)
+                .await
+                .map_err(Failure::of_table)?;
             self.at(LaneStep::Inlined).await;
         }
         Ok(())

@@ -1,10 +1,7 @@
 //! A store that goes away around the commit.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -57,11 +54,7 @@ async fn behind(database: &Database, network: Network) -> (PgEventLog, Arc<Break
     let server = tokio::net::lookup_host(server).await.unwrap().next();
     let proxy = Proxy::before(server.unwrap()).await;
     let pool = PgPoolOptions::new().connect_lazy_with(options.host("127.0.0.1").port(proxy.port));
-    let faults = Arc::new(BreakAtCommit {
-        proxy,
-        network,
-        armed: AtomicBool::new(false),
-    });
+    let faults = Arc::new(BreakAtCommit::of(proxy, network));
     let mut options = PgLogOptions::new(context());
     options.faults = Some(Arc::clone(&faults) as _);
     let log = PgEventLog::open(pool, options).await.unwrap();

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -124,11 +124,24 @@ async fn carry(mut client: TcpStream, server: SocketAddr, state: Arc<AtomicU8>) 
     }
 }
 
-/// Breaks the network the first time the lane is about to commit.
+/// Breaks the network the first time the lane is about to commit. Before the second attempt the
+/// lane waits until what was under way has arrived.
 pub struct BreakAtCommit {
     pub proxy: Proxy,
     pub network: Network,
-    pub armed: std::sync::atomic::AtomicBool,
+    pub armed: AtomicBool,
+    pub broken: AtomicBool,
+}
+
+impl BreakAtCommit {
+    pub fn of(proxy: Proxy, network: Network) -> Self {
+        Self {
+            proxy,
+            network,
+            armed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+        }
+    }
 }
 
 #[async_trait]
@@ -136,6 +149,10 @@ impl Faults for BreakAtCommit {
     async fn at(&self, step: LaneStep) {
         if step == LaneStep::Committing && self.armed.swap(false, Ordering::AcqRel) {
             self.proxy.set(self.network);
+            self.broken.store(true, Ordering::Release);
+        }
+        if step == LaneStep::Probed && self.broken.swap(false, Ordering::AcqRel) {
+            tokio::time::sleep(DELAY + ARRIVAL).await;
         }
     }
 }
