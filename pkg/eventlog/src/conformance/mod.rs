@@ -30,11 +30,11 @@ pub use verdicts::{
     a_decision_on_an_append_that_failed_is_refused, a_key_is_taken_once, a_name_is_held_once,
     a_newer_snapshot_stays, a_version_is_won_once, an_append_without_events_asserts,
     each_append_of_a_batch_has_its_own_verdict, impossible_appends_are_refused,
-    several_streams_move_together_or_not_at_all,
+    processes_append_side_by_side, several_streams_move_together_or_not_at_all,
 };
 
 /// The names of all checks.
-pub const CHECKS: [&str; 15] = [
+pub const CHECKS: [&str; 16] = [
     "a_halted_log_takes_nothing_until_it_is_resumed",
     "a_lost_tail_is_taken_back",
     "a_new_epoch_begins_at_the_head",
@@ -49,6 +49,7 @@ pub const CHECKS: [&str; 15] = [
     "an_append_without_events_asserts",
     "each_append_of_a_batch_has_its_own_verdict",
     "impossible_appends_are_refused",
+    "processes_append_side_by_side",
     "several_streams_move_together_or_not_at_all",
 ];
 

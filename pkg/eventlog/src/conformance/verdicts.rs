@@ -102,6 +102,31 @@ pub async fn each_append_of_a_batch_has_its_own_verdict(backend: &impl Backend) 
     assert_eq!(audit(log.as_ref()).await.len(), 44);
 }
 
+/// Several processes append at once and in turns, little and much: all of it is taken.
+pub async fn processes_append_side_by_side(backend: &impl Backend) {
+    let logs = instances(backend).await;
+    let sizes = [1, 40, 3, 100];
+    let mut expected = 0;
+    for round in 0..6 {
+        let at_once = (0..INSTANCES * 4).map(|n| {
+            let events = sizes[(n / INSTANCES + round) % sizes.len()];
+            let stream = format!("s-{}", n % 4);
+            logs[n % INSTANCES].append(append(&stream, ExpectedVersion::Any, events))
+        });
+        for verdict in join_all(at_once).await {
+            verdict.expect("nothing stands in the way");
+        }
+        expected += INSTANCES * sizes.iter().sum::<usize>();
+        for (log, events) in logs.iter().zip(sizes) {
+            log.append(append("turns", ExpectedVersion::Any, events))
+                .await
+                .expect("nothing stands in the way");
+            expected += events;
+        }
+    }
+    assert_eq!(audit(logs[0].as_ref()).await.len(), expected);
+}
+
 /// A key that many use at once is taken by one, and the others get its answer and place.
 pub async fn a_key_is_taken_once(backend: &impl Backend) {
     let logs = instances(backend).await;

@@ -88,5 +88,6 @@ checks!(
     an_append_without_events_asserts,
     each_append_of_a_batch_has_its_own_verdict,
     impossible_appends_are_refused,
+    processes_append_side_by_side,
     several_streams_move_together_or_not_at_all,
 );
