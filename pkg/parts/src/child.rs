@@ -132,6 +132,12 @@ impl Guarded {
         self.child.id()
     }
 
+    /// The process id of the guard beside it.
+    #[must_use]
+    pub fn guard_id(&self) -> u32 {
+        self.guard.id()
+    }
+
     /// How it ended, if it did. A guard that somebody killed is replaced.
     ///
     /// # Errors
@@ -164,9 +170,17 @@ impl Guarded {
     /// # Errors
     /// When it cannot be signalled.
     pub async fn stop(&mut self) -> Result<Option<ExitStatus>, PartsError> {
+        self.stop_within(MAX_STOP_WAIT).await
+    }
+
+    /// As [`Guarded::stop`], by force after `bound`.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub async fn stop_within(&mut self, bound: Duration) -> Result<Option<ExitStatus>, PartsError> {
         self.ask_to_stop()?;
         self.signal(Signal::CONT)?;
-        if let Some(status) = self.wait_until_gone(MAX_STOP_WAIT).await? {
+        if let Some(status) = self.wait_until_gone(bound).await? {
             return Ok(Some(status));
         }
         self.kill().await

@@ -237,9 +237,26 @@ impl Nats {
     /// # Errors
     /// When the program is missing, the port taken, or the server does not become ready.
     pub async fn start(options: NatsOptions) -> Result<Self, PartsError> {
-        let binary = NatsBinary::find().await?;
-        std::fs::create_dir_all(&options.data).map_err(PartsError::io("make", &options.data))?;
         let folder = RemovedOnDrop(options.temporary.clone());
+        let binary = NatsBinary::find().await?;
+        Self::run(binary, options, folder).await
+    }
+
+    /// As [`Nats::start`], with this program and no other.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_with(binary: NatsBinary, options: NatsOptions) -> Result<Self, PartsError> {
+        let folder = RemovedOnDrop(options.temporary.clone());
+        Self::run(binary, options, folder).await
+    }
+
+    async fn run(
+        binary: NatsBinary,
+        options: NatsOptions,
+        folder: RemovedOnDrop,
+    ) -> Result<Self, PartsError> {
+        std::fs::create_dir_all(&options.data).map_err(PartsError::io("make", &options.data))?;
         let mut attempt = 0;
         loop {
             attempt += 1;

@@ -89,6 +89,39 @@ impl Postgres {
             Some(major) => binaries_of(major, &options.data).await?,
             None => make_data(&options.data, user).await?,
         };
+        Self::run(binaries, options, user, folder).await
+    }
+
+    /// As [`Postgres::start`], with these binaries and no others.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_with(
+        binaries: PostgresBinaries,
+        options: PostgresOptions,
+    ) -> Result<Self, PartsError> {
+        let folder = RemovedOnDrop(options.temporary.clone());
+        let user = User::unprivileged()?;
+        match made_by(&options.data) {
+            Some(major) if major == binaries.major => {}
+            Some(made_by) => {
+                return Err(PartsError::OtherVersion {
+                    path: options.data,
+                    made_by,
+                    found: binaries.major.to_string(),
+                });
+            }
+            None => initdb(&binaries, &options.data, user).await?,
+        }
+        Self::run(binaries, options, user, folder).await
+    }
+
+    async fn run(
+        binaries: PostgresBinaries,
+        options: PostgresOptions,
+        user: Option<User>,
+        folder: RemovedOnDrop,
+    ) -> Result<Self, PartsError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
