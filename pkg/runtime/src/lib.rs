@@ -17,5 +17,5 @@ pub mod trace;
 pub use instance::instance_name;
 pub use metrics::{Metrics, install_metrics};
 pub use secret::Secret;
-pub use service::{Service, main, main_from};
+pub use service::{Service, install_crypto, main, main_from};
 pub use settings::{CommonSettings, HttpSettings, LogFormat, TelemetrySettings};

@@ -123,8 +123,9 @@ fn complain(name: &str, error: &anyhow::Error) {
     eprintln!("{name}: {error:#}");
 }
 
-/// Makes ring the cryptography of every TLS connection of this process.
-pub(crate) fn install_crypto() {
+/// Makes ring the cryptography of every TLS connection of this process. [`main`] does it; a program
+/// with a `main` of its own does it before it makes an HTTP client, which panics otherwise.
+pub fn install_crypto() {
     // An error says that it was installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

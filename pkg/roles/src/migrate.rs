@@ -1,0 +1,67 @@
+//! Making and upgrading what the roles need. All of it may run twice, at once, and beside
+//! processes of the release before.
+
+use millrace_es::{Context, PartitionCount};
+use millrace_eventlog::{LogError, Migration};
+use millrace_projecting::{DynamoStore, PgStore, StoreError};
+use millrace_streaming::{NatsError, Topology};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::open::{may_pass, patiently};
+
+/// The schema of a context's event log, and the context's own tables beside it. `false` when told
+/// to stop meanwhile.
+///
+/// # Errors
+/// When the log was made otherwise than the settings say.
+pub async fn migrate_log(
+    pool: &PgPool,
+    context: &Context,
+    partitions: PartitionCount,
+    own: &[Migration],
+    stop: &CancellationToken,
+) -> Result<bool, LogError> {
+    let migrated = patiently("migrate the event log", stop, may_pass, || {
+        millrace_eventlog::migrate(pool, context, partitions, own)
+    });
+    Ok(migrated.await?.is_some())
+}
+
+/// The streams of contexts, of dead letters and advisories, and the bucket of leases, as soon as
+/// NATS answers.
+///
+/// # Errors
+/// None: what NATS refuses now it may take later, and it is tried until told to stop.
+pub async fn migrate_streams(
+    topology: &Topology,
+    contexts: &[Context],
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    patiently(
+        "make the streams",
+        stop,
+        |_: &NatsError| true,
+        || topology.ensure(contexts),
+    )
+    .await?;
+    Ok(())
+}
+
+/// The control tables of the read models in both stores. `false` when told to stop meanwhile.
+///
+/// # Errors
+/// When a store refuses for good.
+pub async fn migrate_views(
+    postgres: &PgStore,
+    dynamodb: &DynamoStore,
+    stop: &CancellationToken,
+) -> Result<bool, StoreError> {
+    let may_pass = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
+    let in_postgres = patiently("migrate the read database", stop, may_pass, || {
+        postgres.migrate()
+    })
+    .await?;
+    let in_dynamodb = patiently("migrate DynamoDB", stop, may_pass, || dynamodb.migrate()).await?;
+    Ok(in_postgres.is_some() && in_dynamodb.is_some())
+}

@@ -1,0 +1,127 @@
+use std::time::Duration;
+
+use clap::Args;
+use millrace_es::PartitionCount;
+use millrace_runtime::Secret;
+use millrace_streaming::{LEASE_TTL_MS, LeaseOptions, TopologyOptions};
+
+/// A lease is renewed this many times in its life.
+const RENEWALS_PER_LEASE: u32 = 4;
+
+/// Where the event log is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Event log")]
+pub struct LogSettings {
+    /// PostgreSQL of the event log
+    #[arg(long, env = "DATABASE_URL", value_name = "URL")]
+    pub database_url: Secret<String>,
+
+    /// Connections to the event log's PostgreSQL, beside the one that appends
+    #[arg(
+        long,
+        env = "MILLRACE_DATABASE_CONNECTIONS",
+        default_value = "16",
+        value_name = "COUNT"
+    )]
+    pub database_connections: u32,
+
+    /// How many partitions a context's events are spread over, 1 to 256. Said once: a log that was
+    /// made with another count is refused
+    #[arg(
+        long,
+        env = "MILLRACE_PARTITIONS",
+        default_value = "16",
+        value_name = "COUNT",
+        value_parser = partition_count
+    )]
+    pub partitions: PartitionCount,
+}
+
+fn partition_count(text: &str) -> Result<PartitionCount, String> {
+    let count = text
+        .parse()
+        .map_err(|_| "must be a number from 1 to 256".to_owned())?;
+    PartitionCount::new(count).map_err(|error| error.to_string())
+}
+
+/// Where NATS is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "NATS")]
+pub struct NatsSettings {
+    /// NATS servers, separated by commas
+    #[arg(
+        long,
+        env = "NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        value_name = "URL"
+    )]
+    pub nats_url: Secret<String>,
+
+    /// Copies of every stream in the NATS cluster: 1 on a laptop, 3 in production
+    #[arg(
+        long,
+        env = "MILLRACE_NATS_REPLICAS",
+        default_value = "1",
+        value_name = "COUNT"
+    )]
+    pub nats_replicas: usize,
+
+    /// How long a lease on a partition or on the relay lives without being renewed, in
+    /// milliseconds: how long others wait when a process dies
+    #[arg(
+        long,
+        env = "MILLRACE_LEASE_TTL_MS",
+        default_value_t = LEASE_TTL_MS,
+        value_name = "MS"
+    )]
+    pub lease_ttl_ms: u64,
+}
+
+impl NatsSettings {
+    /// How streams are kept.
+    #[must_use]
+    pub fn topology(&self) -> TopologyOptions {
+        TopologyOptions {
+            replicas: self.nats_replicas,
+        }
+    }
+
+    /// How long leases live.
+    #[must_use]
+    pub fn leases(&self) -> LeaseOptions {
+        let ttl = Duration::from_millis(self.lease_ttl_ms);
+        LeaseOptions {
+            ttl,
+            renew_every: ttl / RENEWALS_PER_LEASE,
+            ..LeaseOptions::default()
+        }
+    }
+}
+
+/// Where projectors write in PostgreSQL.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Read models")]
+pub struct ReadStoreSettings {
+    /// PostgreSQL of the read models [default: the event log's]
+    #[arg(long, env = "READ_DATABASE_URL", value_name = "URL")]
+    pub read_database_url: Option<Secret<String>>,
+}
+
+/// Where DynamoDB is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Read models")]
+pub struct DynamoSettings {
+    /// DynamoDB endpoint [default: Amazon's, with the usual AWS settings]
+    #[arg(long, env = "DYNAMODB_ENDPOINT", value_name = "URL")]
+    pub dynamodb_endpoint: Option<String>,
+}
+
+impl DynamoSettings {
+    /// The endpoint, where one is named.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.dynamodb_endpoint
+            .as_deref()
+            .filter(|endpoint| !endpoint.is_empty())
+    }
+}
