@@ -64,7 +64,6 @@ impl Endpoints {
     ///
     /// # Errors
     /// When it cannot be written.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`up` calls it"))]
     pub fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
         serde_json::to_writer_pretty(&mut file, self)?;
@@ -76,7 +75,6 @@ impl Endpoints {
     ///
     /// # Errors
     /// When it is there and cannot be removed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`up` calls it"))]
     pub fn remove(data_dir: &Path) -> io::Result<()> {
         match fs::remove_file(data_dir.join(FILE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -4,15 +4,19 @@ mod bench;
 mod completions;
 mod contexts;
 mod dead_letters;
+mod dynamodb;
 mod endpoints;
 mod events;
 mod failure;
 mod lag;
 mod log;
+mod migrate;
 mod openapi;
 mod opened;
 mod output;
+mod role;
 mod stream_reader;
+mod up;
 
 use std::process::ExitCode;
 
@@ -36,15 +40,26 @@ enum Command {
     Bench(bench::Bench),
     Completions(completions::Completions),
     DeadLetters(dead_letters::DeadLetters),
+    #[command(hide = true)]
+    Dynamodb(dynamodb::DynamoDb),
     Events(events::Events),
     Lag(lag::Lag),
     Log(log::Log),
+    Migrate(migrate::Migrate),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
+    #[command(hide = true)]
+    Role(role::Role),
+    Up(Box<up::Up>),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Role(role) = cli.command {
+        // A role brings its own runtime, telemetry and exit codes.
+        return role.run();
+    }
+    millrace_runtime::install_crypto();
     let ended = tokio::runtime::Runtime::new()
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(run(cli)));
@@ -67,7 +82,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::DeadLetters(letters) => letters.run(cli.output).await,
         Command::Events(events) => events.run(cli.output).await,
         Command::Lag(lag) => lag.run(cli.output).await,
+        Command::Dynamodb(dynamodb) => dynamodb.run().await,
         Command::Log(log) => log.run(cli.output).await,
+        Command::Migrate(migrate) => migrate.run().await,
         Command::OpenApi(openapi) => openapi.run(),
+        // `main` took it.
+        Command::Role(_) => Ok(()),
+        Command::Up(up) => up.run().await,
     }
 }
