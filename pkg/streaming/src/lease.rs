@@ -119,7 +119,11 @@ impl Leases {
     pub fn claim(&self, name: &str) -> Result<Claim, InvalidToken> {
         let name = crate::names::token("lease", name)?;
         Ok(Claim::new(
-            Bucket::new(self.topology.clone(), format!("lease.{name}")),
+            Bucket::new(
+                self.topology.clone(),
+                format!("lease.{name}"),
+                self.options.ttl,
+            ),
             self.member.clone(),
             self.options,
         ))
@@ -127,7 +131,11 @@ impl Leases {
 
     pub(crate) fn group_bucket(&self, group: &str) -> Result<Bucket, InvalidToken> {
         let group = crate::names::token("lease group", group)?;
-        Ok(Bucket::new(self.topology.clone(), format!("group.{group}")))
+        Ok(Bucket::new(
+            self.topology.clone(),
+            format!("group.{group}"),
+            self.options.ttl,
+        ))
     }
 
     pub(crate) const fn topology(&self) -> &Topology {

@@ -39,8 +39,15 @@ pub struct Claim {
     member: MemberId,
     options: LeaseOptions,
     held: Option<Revision>,
-    /// Another's revision and when it was first seen.
-    watched: Option<(Revision, Instant)>,
+    /// Another's revision, when it was first seen, and when last.
+    watched: Option<Watched>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    revision: Revision,
+    since: Instant,
+    looked: Instant,
 }
 
 impl Claim {
@@ -135,11 +142,21 @@ impl Claim {
         }
     }
 
+    /// Whether another's lease was seen unchanged for the whole time to live. Who could not look
+    /// for a while, because it or the server stood still, begins again.
     fn has_expired(&mut self, revision: Revision, now: Instant) -> bool {
-        match self.watched {
-            Some((seen, since)) if seen == revision => now - since >= self.options.ttl,
+        let ttl = self.options.ttl;
+        match &mut self.watched {
+            Some(seen) if seen.revision == revision && now - seen.looked <= ttl / 2 => {
+                seen.looked = now;
+                now - seen.since >= ttl
+            }
             _ => {
-                self.watched = Some((revision, now));
+                self.watched = Some(Watched {
+                    revision,
+                    since: now,
+                    looked: now,
+                });
                 false
             }
         }

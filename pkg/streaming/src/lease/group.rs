@@ -29,6 +29,8 @@ pub(super) struct Group {
 pub(super) struct Observations {
     /// The others' numbers, and since when they are what they are.
     beats: BTreeMap<String, (u64, Instant)>,
+    /// The last look. Who could not look could not see the others live either.
+    looked: Option<Instant>,
     /// The state was lost with its server: until then the others claim again what they work on,
     /// so nothing counts as free.
     claims_until: Option<Instant>,
@@ -153,7 +155,7 @@ impl Group {
 }
 
 impl Observations {
-    /// The members whose number has not changed for the time to live.
+    /// The members whose number has not changed for the time to live, while this one looked.
     fn silent(
         &mut self,
         members: &BTreeMap<String, u64>,
@@ -162,6 +164,13 @@ impl Observations {
         ttl: Duration,
     ) -> Vec<String> {
         self.beats.retain(|member, _| members.contains_key(member));
+        let blind = self
+            .looked
+            .is_none_or(|looked| now.duration_since(looked) > ttl / 2);
+        self.looked = Some(now);
+        if blind {
+            self.beats.clear();
+        }
         let mut silent = Vec::new();
         for (member, beat) in members.iter().filter(|(member, _)| *member != me.as_str()) {
             match self.beats.get(member) {
@@ -239,6 +248,12 @@ mod tests {
         // `a` dies without a word: nothing moves before its time is over, everything after.
         members.remove(0);
         now += Duration::from_secs(1);
+        for member in &mut members {
+            member.turn(&mut group, count, now);
+        }
+        assert_eq!(owned(&group, &members), [5, 5]);
+        // The others could not look for a while: they do not know whether `a` was silent.
+        now += TTL * 10;
         for member in &mut members {
             member.turn(&mut group, count, now);
         }

@@ -83,6 +83,15 @@ impl Worker {
     }
 }
 
+/// Looks for twice the time to live whether nothing moves.
+async fn stays(workers: &[Worker], held: &[Vec<Partition>]) {
+    let until = Instant::now() + LEASE.ttl * 2;
+    while Instant::now() < until {
+        assert_eq!(held, workers.iter().map(Worker::held).collect::<Vec<_>>());
+        tokio::time::sleep(LEASE.renew_every / 4).await;
+    }
+}
+
 /// Waits until every partition has exactly one owner and the shares are these.
 async fn spread(workers: &[Worker], shares: &[usize]) {
     let what = format!("shares of {shares:?}");
@@ -194,12 +203,11 @@ async fn partitions_stay_where_they_are_when_nats_is_lost_and_emptied() {
     server.kill().await;
     tokio::time::sleep(LEASE.ttl * 2).await;
     assert_eq!(before, workers.iter().map(Worker::held).collect::<Vec<_>>());
+    server.restart().await;
+    stays(&workers, &before).await;
+    server.kill().await;
     server.wipe().await;
-    let until = Instant::now() + LEASE.ttl * 2;
-    while Instant::now() < until {
-        assert_eq!(before, workers.iter().map(Worker::held).collect::<Vec<_>>());
-        tokio::time::sleep(LEASE.renew_every / 4).await;
-    }
+    stays(&workers, &before).await;
     // Both have found the new bucket, so somebody new gets a part of each one's share.
     let mut workers = workers;
     workers.push(Worker::start(&nats));

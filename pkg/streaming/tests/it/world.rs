@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::memory_log::MemoryLog;
 
 pub const BOUND: Duration = Duration::from_secs(30);
+/// How long one message of a stream that is read from its start may take.
+const READ_BOUND: Duration = Duration::from_secs(5);
 
 /// Short enough for tests, long enough for a loaded machine.
 pub const LEASE: LeaseOptions = LeaseOptions {
@@ -113,63 +115,68 @@ impl World {
         .await
     }
 
-    /// Waits until the stream has the whole log, and proves that it is the log, message by
-    /// message, from its first sequence on.
+    /// Waits until the stream is the log, message by message, from its first sequence on. A
+    /// repair may still be under way; what is wrong for good fails.
     pub async fn assert_stream_is_log(&self) -> StreamState {
-        let stream = self.caught_up().await;
-        let logged = self.log.events();
-        let expected: Vec<_> = logged
-            .iter()
-            .filter(|event| event.position >= stream.first)
-            .map(|event| (event.position, event.id))
-            .collect();
-        assert_eq!(stream.events, expected.len() as u64, "{stream:?}");
-        let found: Vec<_> = self
-            .messages(expected.len())
-            .await
-            .into_iter()
-            .map(|event| (event.position, event.id))
-            .collect();
-        assert!(found == expected, "the stream is not the log");
-        stream
+        eventually("the stream to be the log", BOUND, || async {
+            let stream = self.stream().await?;
+            let logged = self.log.events();
+            let expected: Vec<_> = logged
+                .iter()
+                .filter(|event| event.position >= stream.first)
+                .map(|event| (event.position, event.id))
+                .collect();
+            let whole = stream.last == self.log.position();
+            if !whole || stream.events != expected.len() as u64 {
+                return None;
+            }
+            let found = self.messages(expected.len()).await?;
+            let found = found.iter().map(|event| (event.position, event.id));
+            found.eq(expected).then_some(stream)
+        })
+        .await
     }
 
-    /// The first messages of the stream, each decoded as the event it has to be.
-    pub async fn messages(&self, count: usize) -> Vec<RecordedEvent> {
+    /// The first messages of the stream; `None` when one is not the event it has to be.
+    async fn messages(&self, count: usize) -> Option<Vec<RecordedEvent>> {
         if count == 0 {
-            return Vec::new();
+            return Some(Vec::new());
         }
-        let stream = self
-            .nats
-            .jetstream
-            .get_stream(self.names().stream(&self.context));
+        let stream = self.names().stream(&self.context);
+        let stream = self.nats.jetstream.get_stream(stream).await.ok()?;
         let config = OrderedConfig {
             deliver_policy: DeliverPolicy::All,
             ..OrderedConfig::default()
         };
-        let consumer = stream.await.unwrap().create_consumer(config).await.unwrap();
-        let messages = consumer.messages().await.unwrap().take(count);
-        let read = messages.map(|message| {
-            let message = message.unwrap();
-            let sequence = message.info().unwrap().stream_sequence;
-            wire::decode(
+        let consumer = stream.create_consumer(config).await.ok()?;
+        let mut messages = consumer.messages().await.ok()?;
+        let mut events = Vec::new();
+        while events.len() < count {
+            let next = tokio::time::timeout(READ_BOUND, messages.next()).await;
+            let message = next.ok()??.ok()?;
+            let sequence = message.info().ok()?.stream_sequence;
+            let event = wire::decode(
                 self.names(),
                 &self.context,
                 sequence,
                 &message.subject,
                 message.headers.as_ref(),
                 &message.payload,
-            )
-            .unwrap()
-        });
-        tokio::time::timeout(BOUND, read.collect()).await.unwrap()
+            );
+            events.push(event.ok()?);
+        }
+        Some(events)
     }
 
-    /// Publishes something into the stream that is no event.
+    /// Publishes something into the stream that is no event; while the stream is being made anew,
+    /// when it is there again.
     pub async fn publish_foreign(&self) {
         let subject = format!("{}.{}.3.order-created", self.nats.namespace, self.context);
-        let published = self.nats.jetstream.publish(subject, "hello".into());
-        published.await.unwrap().await.unwrap();
+        eventually("a foreign message to be taken", BOUND, || async {
+            let published = self.nats.jetstream.publish(subject.clone(), "hello".into());
+            published.await.ok()?.await.ok()
+        })
+        .await;
     }
 
     pub fn repairs(&self, kind: &str) -> u64 {
