@@ -1,5 +1,3 @@
-use millrace_es::Context;
-
 use crate::generation::{GenerationId, Lane};
 
 /// What went wrong between a projector (or a query) and the store of its views.
@@ -39,21 +37,6 @@ pub enum StoreError {
     /// A view or a request that can never work.
     #[error("{0}")]
     Invalid(String),
-}
-
-/// An alert: a condition that a projector cannot mend, told once per lane and kept in a metric.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Alert {
-    /// The log is behind a checkpoint of the same epoch: it was restored to an earlier point.
-    #[error(
-        "the log of {context} is behind the checkpoint of {projection}; run `millrace log recover`"
-    )]
-    LogBehind {
-        /// The log's context.
-        context: Context,
-        /// The projection that has seen more.
-        projection: &'static str,
-    },
 }
 
 pub(crate) fn unavailable(

@@ -20,7 +20,7 @@ mod view;
 
 pub use dead_letters::{DeadLetters, LetterFilter, MAX_LETTERS_PER_PAGE, Requested};
 pub use dynamodb::{DynamoReadModel, DynamoReader, DynamoStore};
-pub use error::{Alert, StoreError};
+pub use error::StoreError;
 pub use folder::{Folded, Folder};
 pub use generation::{Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane};
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};

@@ -1,6 +1,6 @@
 //! Actions on the control table, as parts of transactions.
 
-use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{ConditionCheck, Delete, TransactWriteItem, Update};
 use millrace_es::{Position, StreamId};
 use millrace_kernel::Timestamp;
 
@@ -174,15 +174,28 @@ impl Control {
     }
 
     /// Closes a request with its outcome.
-    pub(super) fn finish(&self, id: &RequestId, settled: &Settled, now: Timestamp) -> Action {
-        let update = Update::builder()
+    pub(super) fn finish(
+        &self,
+        id: &RequestId,
+        settled: &Settled,
+        now: Timestamp,
+    ) -> Result<[TransactWriteItem; 2], DynamoFailure> {
+        let open = Delete::builder()
             .table_name(&self.table)
-            .set_key(Some(keys::request(self.generation, &id.0)))
-            .update_expression("SET finished_at = :now, outcome = :outcome")
-            .expression_attribute_values(":now", text(now.to_string()))
-            .expression_attribute_values(":outcome", AttributeValue::S(settled.describe()))
+            .set_key(Some(keys::open_request(self.generation, &id.0)))
             .build()
             .map_err(defect)?;
-        Ok(TransactWriteItem::builder().update(update).build())
+        let done = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::done_request(self.generation, &id.0)))
+            .update_expression("SET finished_at = :now, outcome = :outcome")
+            .expression_attribute_values(":now", text(now.to_string()))
+            .expression_attribute_values(":outcome", text(settled.describe()))
+            .build()
+            .map_err(defect)?;
+        Ok([
+            TransactWriteItem::builder().delete(open).build(),
+            TransactWriteItem::builder().update(done).build(),
+        ])
     }
 }

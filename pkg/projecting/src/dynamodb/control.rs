@@ -1,15 +1,10 @@
 //! Generations of views in DynamoDB, and where they are.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
-    types::{
-        AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement,
-        KeyType, LocalSecondaryIndex, Projection, ProjectionType, Put, PutRequest,
-        ScalarAttributeType, TableStatus, TransactWriteItem, Update, WriteRequest,
-    },
+    types::{AttributeValue, Put, PutRequest, TransactWriteItem, Update, WriteRequest},
 };
 use millrace_kernel::Timestamp;
 
@@ -19,6 +14,7 @@ use super::{
     apply::{DynamoGeneration, store_failure},
     items::{Transacted, pause, transact},
     keys,
+    tables::create_table,
     values::{
         get_epoch, get_lane, get_number, get_position, get_text, get_time, number, store_error,
         text,
@@ -31,18 +27,12 @@ use crate::{
         Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, of_one_life,
         of_this_life, require_reached,
     },
-    stores::{Item, KeyAttribute, KeyKind, TableDefinition},
+    stores::{Item, KeyAttribute, TableDefinition},
     view::View,
 };
 
 /// How often a change of generations whose rivals win is tried again.
 const MAX_ATTEMPTS: u32 = 8;
-
-/// How long a new table may take until it can be used, in milliseconds.
-const TABLE_TIMEOUT_MS: u64 = 60_000;
-
-/// How often a new table is looked at meanwhile, in milliseconds.
-const TABLE_POLL_MS: u64 = 50;
 
 /// The most puts of one `BatchWriteItem`, by DynamoDB's own limit.
 const MAX_BATCH_PUTS: usize = 25;
@@ -528,106 +518,4 @@ pub(super) async fn query(
             _ => return Ok(found),
         }
     }
-}
-
-/// Makes a table and waits until it can be used; one that exists is fine.
-async fn create_table(
-    client: &Client,
-    name: &str,
-    definition: &TableDefinition,
-) -> Result<(), StoreError> {
-    let built = |error| StoreError::Unusable(Box::new(error) as _);
-    let mut attributes: Vec<KeyAttribute> = vec![definition.partition_key];
-    attributes.extend(definition.sort_key);
-    attributes.extend(definition.local_indexes.iter().map(|index| index.sort_key));
-    for index in definition.global_indexes {
-        attributes.push(index.partition_key);
-        attributes.extend(index.sort_key);
-    }
-    attributes.sort_by_key(|attribute| attribute.name);
-    attributes.dedup_by_key(|attribute| attribute.name);
-    let mut request = client
-        .create_table()
-        .table_name(name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .set_key_schema(Some(key_schema(
-            definition.partition_key,
-            definition.sort_key,
-        )?));
-    for attribute in attributes {
-        let kind = match attribute.kind {
-            KeyKind::Text => ScalarAttributeType::S,
-            KeyKind::Number => ScalarAttributeType::N,
-        };
-        let attribute = AttributeDefinition::builder()
-            .attribute_name(attribute.name)
-            .attribute_type(kind);
-        request = request.attribute_definitions(attribute.build().map_err(built)?);
-    }
-    let all = Projection::builder()
-        .projection_type(ProjectionType::All)
-        .build();
-    for index in definition.local_indexes {
-        let index = LocalSecondaryIndex::builder()
-            .index_name(index.name)
-            .set_key_schema(Some(key_schema(
-                definition.partition_key,
-                Some(index.sort_key),
-            )?))
-            .projection(all.clone());
-        request = request.local_secondary_indexes(index.build().map_err(built)?);
-    }
-    for index in definition.global_indexes {
-        let index = GlobalSecondaryIndex::builder()
-            .index_name(index.name)
-            .set_key_schema(Some(key_schema(index.partition_key, index.sort_key)?))
-            .projection(all.clone());
-        request = request.global_secondary_indexes(index.build().map_err(built)?);
-    }
-    match request.send().await {
-        Ok(_) => {}
-        Err(SdkError::ServiceError(refused))
-            if refused.err().code() == Some("ResourceInUseException") => {}
-        Err(error) => return Err(store_error(error)),
-    }
-    wait_until_active(client, name).await
-}
-
-fn key_schema(
-    partition: KeyAttribute,
-    sort: Option<KeyAttribute>,
-) -> Result<Vec<KeySchemaElement>, StoreError> {
-    [
-        Some((partition, KeyType::Hash)),
-        sort.map(|sort| (sort, KeyType::Range)),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|(attribute, kind)| {
-        KeySchemaElement::builder()
-            .attribute_name(attribute.name)
-            .key_type(kind)
-            .build()
-            .map_err(|error| StoreError::Unusable(Box::new(error)))
-    })
-    .collect()
-}
-
-async fn wait_until_active(client: &Client, name: &str) -> Result<(), StoreError> {
-    let looking = async {
-        loop {
-            let found = client.describe_table().table_name(name).send().await;
-            let status = found
-                .map_err(store_error)?
-                .table
-                .and_then(|table| table.table_status);
-            if status == Some(TableStatus::Active) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(TABLE_POLL_MS)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_millis(TABLE_TIMEOUT_MS), looking)
-        .await
-        .unwrap_or_else(|_| Err(unavailable(format!("table {name} is not ready yet"))))
 }

@@ -68,7 +68,7 @@ impl DynamoStore {
             }
             // A UUIDv7 rises with time: requests are done in the order they were made.
             let id = RequestId(EntityId::generate().to_string());
-            let mut item = keys::request(subject.generation, &id.0);
+            let mut item = keys::open_request(subject.generation, &id.0);
             item.extend([
                 ("context".to_owned(), text(subject.lane.context.as_str())),
                 ("partition".to_owned(), number(subject.lane.partition)),
@@ -105,7 +105,7 @@ impl DynamoStore {
             .client()
             .get_item()
             .table_name(self.control_table())
-            .set_key(Some(keys::request(generation, &request.id.0)))
+            .set_key(Some(keys::done_request(generation, &request.id.0)))
             .consistent_read(true)
             .send()
             .await

@@ -87,10 +87,15 @@ pub(super) fn letter(
     )
 }
 
-pub(super) fn requests(generation: GenerationId) -> String {
-    format!("request#{generation}")
+/// Requests that wait; those that are done stand apart, so that looking for work stays cheap.
+pub(super) fn open_requests(generation: GenerationId) -> String {
+    format!("open-request#{generation}")
 }
 
-pub(super) fn request(generation: GenerationId, id: &str) -> Item {
-    key(requests(generation), id.to_owned())
+pub(super) fn open_request(generation: GenerationId, id: &str) -> Item {
+    key(open_requests(generation), id.to_owned())
+}
+
+pub(super) fn done_request(generation: GenerationId, id: &str) -> Item {
+    key(format!("done-request#{generation}"), id.to_owned())
 }

@@ -54,7 +54,7 @@ pub(super) async fn requests(
     let items = query(
         &generation.client,
         &generation.control.table,
-        &keys::requests(generation.id),
+        &keys::open_requests(generation.id),
         None,
     )
     .await?;
@@ -87,8 +87,14 @@ fn read_request(item: &Item) -> Result<Request, StoreError> {
     })
 }
 
-/// How many letters of a generation wait.
+/// How many letters of a generation wait. Without a parked stream there is none, and nothing else
+/// is read.
 pub(super) async fn count_pending(generation: &DynamoGeneration) -> Result<u64, StoreError> {
+    let (client, table) = (&generation.client, &generation.control.table);
+    let parked = query(client, table, &keys::parked_keys(generation.id), None).await?;
+    if parked.is_empty() {
+        return Ok(0);
+    }
     let items = query(
         &generation.client,
         &generation.control.table,
@@ -203,7 +209,7 @@ pub(super) async fn settle(
         actions.push(generation.control.release(&request.lane, &request.stream)?);
     }
     let now = Timestamp::now();
-    actions.push(generation.control.finish(&request.id, &settled, now)?);
+    actions.extend(generation.control.finish(&request.id, &settled, now)?);
     generation.transact_fenced(actions, &request.lane).await?;
     Ok(settled)
 }

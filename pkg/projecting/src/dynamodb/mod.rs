@@ -9,6 +9,7 @@ mod items;
 mod keys;
 mod letters;
 mod read;
+mod tables;
 mod values;
 mod view;
 

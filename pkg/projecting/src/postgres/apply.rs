@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection, PgPool, Row};
 
 use super::{
     PgView, letters,
-    store::{as_i16, checkpoints},
+    store::{as_i16, read_checkpoints},
 };
 use crate::{
     batch::{Batch, Chunk, Move, NewLetter, Parked},
@@ -179,7 +179,7 @@ impl PgGeneration {
 impl GenerationStore for PgGeneration {
     async fn checkpoints(&self) -> Result<Vec<Checkpoint>, StoreError> {
         let mut conn = self.pool.acquire().await?;
-        let found = checkpoints(&mut conn, self.id).await?;
+        let found = read_checkpoints(&mut conn, self.id).await?;
         if found.is_empty() {
             return Err(StoreError::Gone(self.id));
         }

@@ -17,7 +17,7 @@ use sqlx::{
 };
 use tokio::task::JoinSet;
 
-use super::store::{checkpoints, generation_options, list_generations};
+use super::store::{generation_options, list_generations, read_checkpoints};
 use crate::{
     error::StoreError,
     generation::{Checkpoint, Generation, GenerationId},
@@ -105,7 +105,7 @@ impl Backend for PgBackend {
 
     async fn checkpoints(&self, generation: &Generation) -> Result<Vec<Checkpoint>, StoreError> {
         let mut conn = self.control.acquire().await?;
-        checkpoints(&mut conn, generation.id).await
+        Ok(read_checkpoints(&mut conn, generation.id).await?)
     }
 }
 
@@ -165,15 +165,22 @@ impl PgReadModel {
         };
         self.state
             .wait(at_least, |generation| async move {
-                let mut conn = backend.pool(&generation).acquire().await?;
-                let found = checkpoints(&mut conn, generation.id).await?;
-                Ok((PgReader { conn, generation }, found))
+                let mut left = self.most_lost();
+                loop {
+                    let mut conn = backend.pool(&generation).acquire().await?;
+                    match read_checkpoints(&mut conn, generation.id).await {
+                        Err(error) if left > 0 && is_lost(&error) => drop(conn.detach()),
+                        found => return Ok((PgReader { conn, generation }, found?)),
+                    }
+                    left -= 1;
+                }
             })
             .await
     }
 
-    /// Runs a query on such a connection, and once more when its generation was dropped, or its
-    /// connection had died, in between. The query must therefore only read.
+    /// Runs a query on such a connection; once more when its generation was dropped in between,
+    /// and on the next connection when one turns out to be dead, as all of them are after the
+    /// server was restarted. The query must therefore only read.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -182,17 +189,28 @@ impl PgReadModel {
         F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
         T: Send,
     {
-        let mut reader = self.read(at_least).await?;
-        match run(reader.conn()).await {
-            Err(error) if is_undefined_table(&error) => {
-                drop(reader);
-                self.state.refresh().await?;
+        let mut refreshed = false;
+        let mut left = self.most_lost();
+        loop {
+            let mut reader = self.read(at_least).await?;
+            match run(reader.conn()).await {
+                Err(error) if !refreshed && is_undefined_table(&error) => {
+                    refreshed = true;
+                    drop(reader);
+                    self.state.refresh().await?;
+                }
+                Err(error) if left > 0 && is_lost(&error) => {
+                    left -= 1;
+                    reader.discard();
+                }
+                other => return Ok(other?),
             }
-            Err(sqlx::Error::Io(_)) => reader.discard(),
-            other => return Ok(other?),
         }
-        let mut reader = self.read(at_least).await?;
-        Ok(run(reader.conn()).await?)
+    }
+
+    /// Every connection that is there may have died, and one is made anew.
+    fn most_lost(&self) -> u32 {
+        self.state.backend.options.max_connections
     }
 
     /// How far the read model is in a context, as of a moment ago: a lower bound for every read
@@ -215,6 +233,21 @@ impl PgReadModel {
 /// `42P01`: the generation's schema was dropped.
 fn is_undefined_table(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(database) if database.code().as_deref() == Some("42P01"))
+}
+
+/// The connection is gone; a new one may be fine.
+fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        // Ended by an administrator, by a crash, by a server that shuts down.
+        sqlx::Error::Database(database) => {
+            matches!(
+                database.code().as_deref(),
+                Some("57P01" | "57P02" | "57P05")
+            )
+        }
+        _ => false,
+    }
 }
 
 /// A connection that sees one generation's tables under their own names.

@@ -1,6 +1,6 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use millrace_es::{Epoch, Partition, Position};
+use millrace_es::{Context, Epoch, Partition, Position};
 use millrace_kernel::Timestamp;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Row,
@@ -140,7 +140,7 @@ impl PgStore {
                 )
             })
         {
-            let checkpoints = checkpoints(&mut tx, generation.id).await?;
+            let checkpoints = read_checkpoints(&mut tx, generation.id).await?;
             if of_this_life(&checkpoints, heads) {
                 return Ok(generation.clone());
             }
@@ -185,7 +185,7 @@ impl PgStore {
         generation: GenerationId,
     ) -> Result<Vec<Checkpoint>, StoreError> {
         let mut conn = self.control.acquire().await?;
-        checkpoints(&mut conn, generation).await
+        Ok(read_checkpoints(&mut conn, generation).await?)
     }
 
     /// Makes a candidate answer queries, in one transaction that holds the checkpoints of both
@@ -216,10 +216,10 @@ impl PgStore {
         .bind(&ids)
         .execute(&mut *tx)
         .await?;
-        let own = checkpoints(&mut tx, candidate.id).await?;
+        let own = read_checkpoints(&mut tx, candidate.id).await?;
         let mut same_life = true;
         if let Some(live) = live {
-            let theirs = checkpoints(&mut tx, live.id).await?;
+            let theirs = read_checkpoints(&mut tx, live.id).await?;
             same_life = of_one_life(&own, &theirs);
             if same_life {
                 let needed = theirs.into_iter().map(|one| (one.lane, one.position));
@@ -395,10 +395,10 @@ pub(crate) fn read_generation(row: &PgRow) -> Result<Generation, StoreError> {
 
 /// The checkpoints of a generation, by lane. The statement names its schema, because it runs on
 /// connections of every kind.
-pub(crate) async fn checkpoints(
+pub(super) async fn read_checkpoints(
     conn: &mut PgConnection,
     generation: GenerationId,
-) -> Result<Vec<Checkpoint>, StoreError> {
+) -> Result<Vec<Checkpoint>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT context, partition, position, epoch FROM projections.checkpoints
          WHERE generation = $1 ORDER BY context, partition",
@@ -406,21 +406,20 @@ pub(crate) async fn checkpoints(
     .bind(generation.get())
     .fetch_all(conn)
     .await?;
-    rows.iter().map(read_checkpoint).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Checkpoint {
+                lane: read_lane(row)?,
+                position: Position::from_i64(row.try_get("position")?),
+                epoch: Epoch::from_i64(row.try_get("epoch")?),
+            })
+        })
+        .collect()
 }
 
-fn read_checkpoint(row: &PgRow) -> Result<Checkpoint, StoreError> {
-    Ok(Checkpoint {
-        lane: read_lane(row)?,
-        position: Position::from_i64(row.try_get("position")?),
-        epoch: Epoch::from_i64(row.try_get("epoch")?),
-    })
-}
-
-pub(crate) fn read_lane(row: &PgRow) -> Result<Lane, StoreError> {
+pub(super) fn read_lane(row: &PgRow) -> Result<Lane, sqlx::Error> {
     let context: String = row.try_get("context")?;
-    let context = millrace_es::Context::new(&context)
-        .map_err(|error| StoreError::Unusable(Box::new(error)))?;
+    let context = Context::new(&context).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     let partition: i16 = row.try_get("partition")?;
     Ok(Lane::new(
         context,

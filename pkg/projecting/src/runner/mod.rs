@@ -2,7 +2,9 @@
 
 mod lane;
 mod meter;
+mod owned;
 mod pace;
+mod upkeep;
 mod worker;
 
 use std::{

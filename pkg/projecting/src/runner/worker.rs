@@ -5,8 +5,7 @@ use std::{
 };
 
 use millrace_es::{Context, Epoch, Position};
-use millrace_kernel::Timestamp;
-use millrace_streaming::{LeaseEvent, Ownership, PartitionLeases};
+use millrace_streaming::{LeaseEvent, PartitionLeases};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{Id, JoinError, JoinSet},
@@ -18,13 +17,14 @@ use super::{
     Shared,
     lane::{Feed, LaneEnd, LaneReader, MAX_CHUNKS_AHEAD},
     meter::Meter,
+    owned::{LaneState, Owned, Reading, resting},
     pace::Backoff,
 };
 use crate::{
     batch::{Batch, NewLetter, Parked, describe},
     chain::Chain,
     error::StoreError,
-    generation::{Checkpoint, Generation, GenerationStatus, Lane},
+    generation::{Generation, GenerationStatus, Lane},
     store::GenerationStore,
 };
 
@@ -39,7 +39,7 @@ const TICK_MS: u64 = 1_000;
 const REST_MS: u64 = 5_000;
 
 /// How long a lane rests whose checkpoint was moved by somebody else, in milliseconds.
-const FENCED_REST_MS: u64 = 200;
+pub(super) const FENCED_REST_MS: u64 = 200;
 
 /// The longest that one attempt at a batch may take before it counts as failed, in milliseconds: a
 /// connection whose peer is gone without a word gives no answer at all.
@@ -54,52 +54,20 @@ const LAST_BATCH_MS: u64 = 8_000;
 /// fetch and decode the next. So a busy generation commits large batches and an idle one small
 /// ones, without a setting.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     generation: Generation,
     status: watch::Receiver<GenerationStatus>,
-    store: Arc<dyn GenerationStore>,
-    owned: BTreeMap<Lane, Owned>,
-    parked: Parked,
+    pub(super) store: Arc<dyn GenerationStore>,
+    pub(super) owned: BTreeMap<Lane, Owned>,
+    pub(super) parked: Parked,
     ready: Arc<Notify>,
     readers: JoinSet<(Lane, LaneEnd)>,
     reader_lanes: HashMap<Id, Lane>,
-    meter: Meter,
+    pub(super) meter: Meter,
     stop: CancellationToken,
     /// Rotates which lane is asked first.
     turn: usize,
     chores: JoinSet<()>,
-}
-
-/// A lane in this process's hands.
-struct Owned {
-    ownership: Ownership,
-    state: LaneState,
-}
-
-enum LaneState {
-    /// Nothing reads it until then. Where an event needs a newer release, the lane is then given
-    /// back for another process to try.
-    Resting {
-        until: Instant,
-        give_back: bool,
-    },
-    Reading(Reading),
-}
-
-struct Reading {
-    feed: mpsc::Receiver<Feed>,
-    committed: watch::Sender<Position>,
-    /// Where the lane is in the store, once the reader has said where it begins.
-    at: Option<(Position, Epoch)>,
-    reader: tokio::task::AbortHandle,
-    /// The reader ended by itself; what it handed over is still to be applied.
-    end: Option<LaneEnd>,
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
 }
 
 impl Worker {
@@ -322,7 +290,7 @@ impl Worker {
         }
     }
 
-    fn rest(&mut self, lane: &Lane, rest_ms: u64) {
+    pub(super) fn rest(&mut self, lane: &Lane, rest_ms: u64) {
         if let Some(owned) = self.owned.get_mut(lane) {
             owned.state = resting(rest_ms);
         }
@@ -531,116 +499,5 @@ impl Worker {
                 give_back,
             };
         }
-    }
-
-    /// What is done once a second: requests about dead letters, a look at the checkpoints, and
-    /// measuring.
-    async fn tick(&mut self) {
-        self.settle_requests().await;
-        self.compare_checkpoints().await;
-        for (lane, owned) in &self.owned {
-            let LaneState::Reading(Reading {
-                at: Some((position, epoch)),
-                ..
-            }) = &owned.state
-            else {
-                continue;
-            };
-            let head = self.shared.heads(&lane.context);
-            let head = head.and_then(|head| head.borrow().clone());
-            if let Some(head) = head.filter(|head| head.epoch == *epoch) {
-                self.meter.lag(lane, *position, &head, Timestamp::now());
-            }
-        }
-        if let Ok(count) = self.store.pending_letters().await {
-            self.meter.letters(count);
-        }
-    }
-
-    /// Lanes whose checkpoint is not where this worker left it begin again there. A lane with new
-    /// events finds out by its next batch; one without would never notice that its store was put
-    /// back to an earlier copy, or lost its newest commits in a crash.
-    async fn compare_checkpoints(&mut self) {
-        let stored = match self.store.checkpoints().await {
-            Ok(stored) => stored,
-            Err(error) => {
-                tracing::debug!(%error, "checkpoints not compared");
-                return;
-            }
-        };
-        for checkpoint in stored {
-            let lane = &checkpoint.lane;
-            if let Some(known) = self.checkpoint_of(lane)
-                && known != checkpoint
-            {
-                tracing::info!(projection = self.shared.view.name(), %lane, known = %known.position, stored = %checkpoint.position, "another process moved the checkpoint, or the store was restored; beginning again there");
-                self.rest(lane, FENCED_REST_MS);
-            }
-        }
-    }
-
-    async fn settle_requests(&mut self) {
-        let lanes: Vec<Lane> = self.owned.keys().cloned().collect();
-        if lanes.is_empty() {
-            return;
-        }
-        let requests = match self.store.requests(&lanes).await {
-            Ok(requests) => requests,
-            Err(error) => {
-                tracing::debug!(%error, "requests about dead letters not read");
-                return;
-            }
-        };
-        for request in requests {
-            let Some(checkpoint) = self.checkpoint_of(&request.lane) else {
-                continue;
-            };
-            match self.store.settle(&request, &checkpoint).await {
-                Ok(settled) => {
-                    tracing::info!(
-                        projection = self.shared.view.name(),
-                        lane = %request.lane,
-                        stream = %request.stream,
-                        outcome = settled.describe(),
-                        "request about dead letters done"
-                    );
-                    if settled.released {
-                        self.parked.remove(&request.lane, &request.stream);
-                    }
-                }
-                Err(StoreError::Fenced { lane, .. }) => self.rest(&lane, FENCED_REST_MS),
-                Err(error) => {
-                    tracing::warn!(
-                        projection = self.shared.view.name(),
-                        request = %request.id,
-                        error = %describe(&error),
-                        "request about dead letters not done; trying again"
-                    );
-                }
-            }
-        }
-    }
-
-    fn checkpoint_of(&self, lane: &Lane) -> Option<Checkpoint> {
-        let owned = self.owned.get(lane)?;
-        let LaneState::Reading(Reading {
-            at: Some((position, epoch)),
-            ..
-        }) = &owned.state
-        else {
-            return None;
-        };
-        owned.ownership.is_held().then(|| Checkpoint {
-            lane: lane.clone(),
-            position: *position,
-            epoch: *epoch,
-        })
-    }
-}
-
-fn resting(rest_ms: u64) -> LaneState {
-    LaneState::Resting {
-        until: Instant::now() + Duration::from_millis(rest_ms),
-        give_back: false,
     }
 }
