@@ -71,15 +71,15 @@ pub(crate) async fn read(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
     match tokio::time::timeout(bound, whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(closing(Problem::new(
+        Ok(Err(error)) => Err(Problem::new(
             &types::INCOMPLETE_BODY,
             "The connection or the encoding of the body broke off",
-        ))
+        )
         .caused_by(error)),
-        Err(_) => Err(closing(Problem::new(
+        Err(_) => Err(Problem::new(
             &types::REQUEST_TIMEOUT,
             format!("The body did not arrive within {} s", bound.as_secs()),
-        ))),
+        )),
     }
 }
 
@@ -91,13 +91,8 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 pub(crate) fn too_large() -> Problem {
-    closing(Problem::new(
+    Problem::new(
         &types::BODY_TOO_LARGE,
         format!("The body is above {} KiB", MAX_BODY_BYTES / 1024),
-    ))
-}
-
-/// The rest of the body is not wanted, so the connection cannot be used again.
-fn closing(problem: Problem) -> Problem {
-    problem.with_header(header::CONNECTION, HeaderValue::from_static("close"))
+    )
 }

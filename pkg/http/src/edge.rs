@@ -96,13 +96,16 @@ where
             };
             drop(permit);
             let label = response.extensions_mut().remove::<RouteLabel>();
+            let status = response.status();
+            let took = started.elapsed();
             let route = match (&label, &route) {
                 (Some(RouteLabel(template)), _) => template,
                 (None, Some(route)) => route.as_str(),
                 (None, None) => UNMATCHED,
             };
-            let status = response.status();
-            let took = started.elapsed();
+            if label.is_some() {
+                inside.record("route", route);
+            }
             inside.record("status", status.as_u16());
             edge.metrics.record(route, &method, status, took);
             log(status, took);
@@ -118,7 +121,7 @@ fn span(method: &Method, route: Option<&MatchedPath>, context: &RequestContext) 
         "http",
         otel.kind = "server",
         method = method.as_str(),
-        route = route.map_or(UNMATCHED, MatchedPath::as_str),
+        route = route.map(MatchedPath::as_str),
         request_id = context.request_id(),
         status = Empty,
     )

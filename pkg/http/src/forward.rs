@@ -45,6 +45,10 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// Marks the answer of another service.
+#[derive(Clone, Copy)]
+pub(crate) struct Forwarded;
+
 /// Forwards requests to another service.
 #[derive(Clone)]
 pub struct Forwarder {
@@ -124,6 +128,7 @@ impl Forwarder {
                 let (mut parts, body) = response.into_parts();
                 strip(&mut parts.headers);
                 parts.extensions.clear();
+                parts.extensions.insert(Forwarded);
                 Ok(Response::from_parts(parts, Body::new(body)))
             }
             Err(error) => Err(failure(error)),

@@ -1,7 +1,20 @@
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request, response::Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{HeaderValue, StatusCode, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use millrace_runtime::HttpSettings;
 use tokio::{
@@ -13,7 +26,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::connection::Connection;
+use crate::{
+    connection::{Connection, Watched},
+    forward::Forwarded,
+};
 
 /// How long to wait before accepting again when the machine is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -161,9 +177,36 @@ impl Connections {
     }
 }
 
+/// Answers a request. Where its body was not read to the end the connection cannot be used again,
+/// and the answer says so: a client that kept it would lose its next request.
 fn call(
     router: &Router,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    router.clone().oneshot(request.map(Body::new))
+    let (request, unread) = if request.body().is_end_stream() {
+        (request.map(Body::new), None)
+    } else {
+        let unread = Arc::new(AtomicBool::new(true));
+        let watch = |inner| {
+            Body::new(Watched {
+                inner,
+                unread: unread.clone(),
+            })
+        };
+        (request.map(watch), Some(unread))
+    };
+    let answer = router.clone().oneshot(request);
+    async move {
+        let mut response = answer.await?;
+        let forwarded = response.extensions().get::<Forwarded>().is_some();
+        if forwarded && response.status() != StatusCode::METHOD_NOT_ALLOWED {
+            // The router adds it to whatever its own handlers did not answer.
+            response.headers_mut().remove(header::ALLOW);
+        }
+        if unread.is_some_and(|unread| unread.load(Ordering::Relaxed)) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(response)
+    }
 }

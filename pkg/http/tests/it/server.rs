@@ -102,6 +102,32 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_connection_is_kept_only_where_its_body_was_read() {
+    let (server, _) = Server::demo().await;
+    let post = |path: &str| {
+        let head = "host: x\r\ncontent-type: application/json\r\ncontent-length: 3";
+        format!("POST {path} HTTP/1.1\r\n{head}\r\n\r\n")
+    };
+    for (path, status) in [("/nothing", 404), ("/things/a", 405), ("/things?x=1", 422)] {
+        let mut raw = Raw::connect(server.address).await;
+        raw.send(post(path)).await;
+        let answer = raw.until("\r\n\r\n").await.to_lowercase();
+        assert!(
+            answer.starts_with(&format!("http/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    let mut raw = Raw::connect(server.address).await;
+    for _ in 0..3 {
+        raw.send(post("/things") + "{]}").await;
+        let answer = raw.until("malformed-json").await.to_lowercase();
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn too_many_requests_at_once_are_503() {
     let demo = Demo::new();
     let options = ApiOptions {
