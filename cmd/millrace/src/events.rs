@@ -4,7 +4,6 @@ use std::{collections::VecDeque, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use millrace_es::{Context, Position, RecordedEvent, StreamId, StreamVersion};
-use millrace_eventlog::EventLog;
 use millrace_kernel::EntityId;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -13,7 +12,7 @@ use crate::{
     endpoints::Target,
     failure::Failure,
     opened,
-    output::{self, Format, Table},
+    output::{self, Format},
     stream_reader::{Found, StreamReader},
 };
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     contexts,
-    endpoints::Target,
+    endpoints::{Endpoints, Target},
     failure::Failure,
     opened::{self, ReadStores},
     output::{self, Format, Table},
@@ -190,6 +190,27 @@ const fn status(status: GenerationStatus) -> &'static str {
         GenerationStatus::Retained => "retained",
         GenerationStatus::Retired => "retired",
     }
+}
+
+/// What is behind the log the furthest, if anything is.
+///
+/// # Errors
+/// When a store does not answer.
+pub async fn furthest_behind(
+    endpoints: &Endpoints,
+    context: &Context,
+) -> Result<Option<String>, Failure> {
+    let log = opened::log(endpoints, context).await?;
+    let topology = opened::topology(endpoints).await?;
+    let standing = look(&*log, &topology, &opened::read_stores(endpoints).await?).await?;
+    let relay = (standing.relay_lag_events, "relay");
+    let views = standing.projections.iter();
+    let furthest = views
+        .map(|view| (view.lag_events, view.projection))
+        .chain([relay])
+        .max()
+        .filter(|(events, _)| *events > 0);
+    Ok(furthest.map(|(events, name)| format!("{name} is {events} behind")))
 }
 
 async fn look(

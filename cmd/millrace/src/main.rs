@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Bench(bench) => bench.run(cli.output).await,
+        Command::Bench(bench) => Box::pin(bench.run(cli.output)).await,
         Command::Completions(completions) => completions.run(),
         Command::DeadLetters(letters) => letters.run(cli.output).await,
         Command::Events(events) => events.run(cli.output).await,

@@ -12,9 +12,7 @@ use std::{
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use millrace_es::{
-    Context, DomainEvent, EventId, Metadata, NewEvent, PartitionCount, StreamId,
-};
+use millrace_es::{Context, DomainEvent, EventId, Metadata, NewEvent, PartitionCount, StreamId};
 use millrace_eventlog::{
     Answer, AnswerKey, AppendRequest, EventLog, ExpectedVersion, Faults, LaneStep, PgEventLog,
     PgLogOptions, StreamAppend, migrate,
@@ -145,7 +143,13 @@ impl Bench {
         let database = context.database("append").await?;
         let name = Context::new("ordering")?;
         let count = PartitionCount::DEFAULT;
-        migrate(&database.pool, &name, count, millrace_ordering::migrations()).await?;
+        migrate(
+            &database.pool,
+            &name,
+            count,
+            millrace_ordering::migrations(),
+        )
+        .await?;
         let commits = Arc::new(Commits::default());
         let mut options = PgLogOptions::new(name);
         options.faults = Some(Arc::clone(&commits) as Arc<dyn Faults>);
@@ -240,7 +244,8 @@ fn order(beside: Beside) -> anyhow::Result<AppendRequest> {
         let mut key_hash = [0; 32];
         key_hash[..16].copy_from_slice(EventId::generate().get().as_bytes());
         // A hash is spread evenly; an id made from the time is not.
-        key_hash.rotate_right(usize::from(key_hash[15]) % 32);
+        let turn = usize::from(key_hash[15]) % key_hash.len();
+        key_hash.rotate_right(turn);
         let key = AnswerKey {
             key_hash,
             request_hash: key_hash,
@@ -302,7 +307,9 @@ async fn copy_again(database: &BenchDatabase, batch: usize) -> anyhow::Result<f6
 /// A table like the log's, empty.
 async fn make_table(pool: &PgPool, name: &str) -> anyhow::Result<()> {
     let sql = format!("CREATE TABLE ordering.{name} (LIKE ordering.events INCLUDING ALL)");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(pool)
+        .await?;
     Ok(())
 }
 

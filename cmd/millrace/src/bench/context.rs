@@ -1,9 +1,15 @@
 //! What the parts of the benchmark measure on.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
-use millrace_parts::{Durability, DynamoDb, Nats, NatsOptions, Postgres, PostgresOptions};
+use millrace_parts::{
+    Durability, Guarded, Nats, NatsOptions, Postgres, PostgresOptions, StopSignal, free_port,
+    http_get, log_tail,
+};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 
 use crate::output;
@@ -36,6 +42,41 @@ struct Parts {
     _dynamodb: Option<DynamoDb>,
 }
 
+/// The embedded DynamoDB as `up` runs it: this program as a process of its own, on a file.
+#[derive(Debug)]
+struct DynamoDb {
+    endpoint: String,
+    _process: Guarded,
+    _folder: tempfile::TempDir,
+}
+
+impl DynamoDb {
+    async fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let port = free_port();
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command
+            .arg("dynamodb")
+            .arg("--file")
+            .arg(folder.path().join("dynamodb.sqlite"))
+            .args(["--port", &port.to_string()]);
+        let log = folder.path().join("dynamodb.log");
+        let mut process = Guarded::spawn(command, &log, StopSignal::Terminate, None)?;
+        let deadline = Instant::now() + Duration::from_millis(DYNAMODB_READY_MS);
+        while http_get(port, "/", Duration::from_secs(1)).await.is_err() {
+            if process.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("the embedded DynamoDB is not ready: {}", log_tail(&log));
+            }
+            tokio::time::sleep(Duration::from_millis(DYNAMODB_POLL_MS)).await;
+        }
+        Ok(Self {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            _process: process,
+            _folder: folder,
+        })
+    }
+}
+
 /// Servers that were given; what is `None` gets a server of its own.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -53,6 +94,10 @@ pub struct BenchDatabase {
     pub pool: PgPool,
 }
 
+/// How long the embedded DynamoDB may take until it answers, in milliseconds.
+const DYNAMODB_READY_MS: u64 = 30_000;
+/// How often it is asked, in milliseconds.
+const DYNAMODB_POLL_MS: u64 = 20;
 /// Connections of a [`BenchDatabase`]'s pool.
 const POOL_CONNECTIONS: u32 = 8;
 
@@ -84,7 +129,7 @@ impl BenchContext {
         };
         let dynamodb = match given.dynamodb_endpoint {
             Some(_) => None,
-            None => Some(DynamoDb::in_memory()?),
+            None => Some(DynamoDb::start().await?),
         };
         let own = "a server that was not given was started";
         let context = Self {
@@ -98,7 +143,7 @@ impl BenchContext {
                 .context(own)?,
             dynamodb_endpoint: given
                 .dynamodb_endpoint
-                .or_else(|| dynamodb.as_ref().map(DynamoDb::endpoint))
+                .or_else(|| dynamodb.as_ref().map(|server| server.endpoint.clone()))
                 .context(own)?,
             quick,
             sources,
@@ -160,6 +205,11 @@ impl BenchContext {
             .connect(&url)
             .await?;
         Ok(BenchDatabase { url, pool })
+    }
+
+    /// A client of the DynamoDB endpoint, as the roles make theirs.
+    pub async fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        millrace_runtime::aws::dynamodb_client(Some(&self.dynamodb_endpoint)).await
     }
 
     /// Tells the person who waits what is being done.

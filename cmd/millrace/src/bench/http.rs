@@ -135,6 +135,15 @@ pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: application/json\r\n\r\n").into_bytes()
 }
 
+/// A GET that waits for a position as long as it may.
+pub fn get_patiently(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nhost: bench\r\naccept: application/json\r\n\
+         prefer: wait=30\r\n\r\n"
+    )
+    .into_bytes()
+}
+
 /// A POST of JSON, ready to be sent.
 pub fn post(path: &str, body: &str) -> Vec<u8> {
     format!(

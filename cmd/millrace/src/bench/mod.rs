@@ -3,13 +3,20 @@
 //! Every part is a module with `run(&BenchContext) -> Result<Vec<Figure>>`. A part makes what it
 //! needs fresh (a database, a namespace), so parts can run in any order and alone.
 
+mod append;
+mod baseline;
+mod commands;
 mod context;
 mod figure;
 mod http;
 mod latency;
 mod load;
+mod orders;
 mod pgbench;
+mod readable;
+mod reads;
 mod relay;
+mod system;
 
 use std::{fs, path::PathBuf};
 
@@ -20,6 +27,7 @@ use serde::Serialize;
 pub use context::{BenchContext, BenchDatabase, Given};
 pub use figure::{Figure, Target};
 pub use latency::Latencies;
+pub use load::{HttpLoad, Seen};
 pub use pgbench::{SqlLoad, SqlRate};
 
 use crate::{
@@ -171,14 +179,12 @@ impl Part {
     /// One line per part, as in [`Part`].
     async fn measure(self, context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
         match self {
+            Self::Append => append::run(context).await,
+            Self::Commands => commands::run(context).await,
+            Self::Reads => reads::run(context).await,
             Self::Relay => relay::run(context).await,
-            Self::All
-            | Self::Append
-            | Self::Commands
-            | Self::Reads
-            | Self::Projector
-            | Self::Readable
-            | Self::Growth => Ok(Vec::new()),
+            Self::Readable => readable::run(context).await,
+            Self::All | Self::Projector | Self::Growth => Ok(Vec::new()),
         }
     }
 }

@@ -7,6 +7,7 @@
     clippy::print_stderr
 )]
 
+mod bench;
 mod completions;
 mod dead_letters;
 mod events;

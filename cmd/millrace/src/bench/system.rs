@@ -1,0 +1,230 @@
+//! The roles as child processes of this very program, over a database and names of their own.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use millrace_es::Context;
+use millrace_parts::{Guarded, StopSignal, free_port, http_get, log_tail};
+use millrace_projecting::GenerationStatus;
+
+use super::{BenchContext, BenchDatabase};
+use crate::{endpoints::Endpoints, lag, migrate, opened};
+
+/// How long a role may take until it is ready, in milliseconds.
+const READY_MS: u64 = 60_000;
+/// How often that is asked, in milliseconds.
+const POLL_MS: u64 = 50;
+/// Connections for the queries of one read model: as many as read at once.
+const QUERY_CONNECTIONS: &str = "64";
+
+/// Which roles run beside the command service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    relay: bool,
+    projector: bool,
+    query: bool,
+}
+
+impl Roles {
+    /// Everything.
+    pub const ALL: Self = Self {
+        relay: true,
+        projector: true,
+        query: true,
+    };
+    /// The command service alone, without its relay.
+    pub const COMMAND: Self = Self {
+        relay: false,
+        projector: false,
+        query: false,
+    };
+}
+
+/// A running system.
+#[derive(Debug)]
+pub struct System {
+    /// Takes writes.
+    pub command: SocketAddr,
+    /// Answers queries.
+    pub query: SocketAddr,
+    /// The log and the views in PostgreSQL.
+    pub database: BenchDatabase,
+    endpoints: Endpoints,
+    roles: Vec<Role>,
+    /// The roles' logs.
+    _folder: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Role {
+    name: &'static str,
+    process: Guarded,
+    admin: u16,
+    log: PathBuf,
+}
+
+impl System {
+    /// Makes a database and starts roles on it; returns when they are ready.
+    ///
+    /// # Errors
+    /// When a store refuses or a role does not become ready.
+    pub async fn start(context: &BenchContext, roles: Roles) -> anyhow::Result<Self> {
+        let database = context.database("system").await?;
+        Self::start_on(context, roles, database).await
+    }
+
+    /// As [`System::start`], on a database that is there already.
+    ///
+    /// # Errors
+    /// When a store refuses or a role does not become ready.
+    pub async fn start_on(
+        context: &BenchContext,
+        roles: Roles,
+        database: BenchDatabase,
+    ) -> anyhow::Result<Self> {
+        let local = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (command, query) = (local(), local());
+        let endpoints = Endpoints {
+            database_url: database.url.clone(),
+            read_database_url: database.url.clone(),
+            nats_url: context.nats_url.clone(),
+            dynamodb_endpoint: Some(context.dynamodb_endpoint.clone()),
+            namespace: context.fresh_name("ns"),
+            public_url: None,
+            admin_url: None,
+        };
+        migrate::everything(&endpoints)
+            .await
+            .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let mut system = Self {
+            command,
+            query,
+            database,
+            endpoints,
+            roles: Vec::new(),
+            _folder: tempfile::tempdir()?,
+        };
+        let relay = if roles.relay { "true" } else { "false" };
+        system.spawn("command", Some(command), &[("MILLRACE_RELAY", relay)])?;
+        if roles.projector {
+            system.spawn("projector", None, &[])?;
+        }
+        if roles.query {
+            let connections = [("MILLRACE_QUERY_CONNECTIONS", QUERY_CONNECTIONS)];
+            system.spawn("query", Some(query), &connections)?;
+        }
+        for role in &mut system.roles {
+            role.ready().await?;
+        }
+        Ok(system)
+    }
+
+    /// Nothing of this process's environment speaks for the roles.
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        listen: Option<SocketAddr>,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let admin = free_port();
+        let log = self._folder.path().join(format!("{name}.log"));
+        let mut command = Command::new(std::env::current_exe()?);
+        let foreign = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("MILLRACE_") || name.ends_with("_URL") || name.starts_with("OTEL_")
+        });
+        for name in foreign {
+            command.env_remove(name);
+        }
+        let endpoints = &self.endpoints;
+        command
+            .args(["role", name])
+            .env("DATABASE_URL", &endpoints.database_url)
+            .env("NATS_URL", &endpoints.nats_url)
+            .env("MILLRACE_NAMESPACE", &endpoints.namespace)
+            .env("MILLRACE_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
+            .env("MILLRACE_LOG", "warn")
+            .envs(settings.iter().copied());
+        if let (true, Some(endpoint)) = (name != "command", &endpoints.dynamodb_endpoint) {
+            command.env("DYNAMODB_ENDPOINT", endpoint);
+        }
+        if let Some(address) = listen {
+            command.env("MILLRACE_LISTEN", address.to_string());
+        }
+        let process = Guarded::spawn(command, &log, StopSignal::Terminate, None)?;
+        self.roles.push(Role {
+            name,
+            process,
+            admin,
+            log,
+        });
+        Ok(())
+    }
+
+    /// Waits until relay and projections have all that is in the log.
+    ///
+    /// # Errors
+    /// When the deadline passes first, or something does not answer.
+    pub async fn caught_up(&self, deadline: Instant) -> anyhow::Result<()> {
+        let context = Context::new(millrace_ordering::CONTEXT)?;
+        loop {
+            let behind = lag::furthest_behind(&self.endpoints, &context)
+                .await
+                .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+            let Some(behind) = behind else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                bail!("{behind} did not catch up in time");
+            }
+            tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+        }
+    }
+
+    /// The table that answers for a projection.
+    ///
+    /// # Errors
+    /// When there is none, or DynamoDB does not answer.
+    pub async fn dynamodb_table(&self, projection: &str) -> anyhow::Result<String> {
+        let stores = opened::read_stores(&self.endpoints)
+            .await
+            .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let generations = stores.dynamodb.generations(projection).await?;
+        let active = generations
+            .into_iter()
+            .find(|generation| generation.status == GenerationStatus::Active);
+        Ok(active.context("no generation answers")?.place)
+    }
+
+    /// Ends the roles, readers first; the database stays.
+    ///
+    /// # Errors
+    /// When a role cannot be signalled.
+    pub async fn stop(mut self) -> anyhow::Result<BenchDatabase> {
+        for role in self.roles.iter_mut().rev() {
+            role.process.stop().await?;
+        }
+        Ok(self.database)
+    }
+}
+
+impl Role {
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_millis(READY_MS);
+        loop {
+            let bound = Duration::from_secs(1);
+            if let Ok((200, _)) = http_get(self.admin, "/readyz", bound).await {
+                return Ok(());
+            }
+            if self.process.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("{} is not ready: {}", self.name, log_tail(&self.log));
+            }
+            tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+        }
+    }
+}
