@@ -147,29 +147,6 @@ async fn large_bodies_stop_at_the_first_service() {
 }
 
 #[tokio::test]
-async fn writes_refused_before_their_body_came_do_not_harm_the_next() {
-    let demo = Demo::new();
-    let command = command(&demo).await;
-    let query = query(&demo, &command.url("")).await;
-    for round in 0..100 {
-        // Head and body in two pieces: the refusal is there before the body.
-        let mut raw = Raw::connect(query.address).await;
-        raw.send_all("PUT /things/a/status HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nif-match: 0\r\ncontent-length: 2\r\n\r\n").await;
-        let answer = raw.until("/if-match").await;
-        assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
-        raw.send("{}").await;
-        let next = query
-            .post("/things", r#"{"owner": "o"}"#)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(next.status(), 201, "{round}");
-    }
-    query.stop().await;
-    command.stop().await;
-}
-
-#[tokio::test]
 async fn a_command_service_that_is_away_is_503() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
