@@ -158,7 +158,11 @@ async fn serve(
     if settings.command.relay {
         let member = MemberId::new(&instance_name())?;
         let leases = Leases::new(topology.clone(), member, settings.nats.leases());
-        let relay = Relay::new(log, topology, leases, RelayOptions::default());
+        let options = RelayOptions {
+            continue_trace: millrace_runtime::trace::set_parent,
+            ..RelayOptions::default()
+        };
+        let relay = Relay::new(log, topology, leases, options);
         let stop = stop_relay.clone();
         relays.spawn(async move { Ok(relay.run(stop).await?) });
     }

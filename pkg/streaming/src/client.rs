@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{future::Future, sync::atomic::Ordering, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 
@@ -14,6 +14,8 @@ const REQUEST_TIMEOUT_MS: u64 = 5_000;
 /// The shortest and the longest pause before another attempt to connect, in milliseconds.
 const RECONNECT_MIN_MS: u64 = 25;
 const RECONNECT_MAX_MS: u64 = 1_000;
+/// How often somebody who waits looks whether the connection was made anew, in milliseconds.
+pub(crate) const LIFETIME_LOOK_MS: u64 = 50;
 /// Commands that may wait for the connection before senders have to.
 const CLIENT_CAPACITY_COMMANDS: usize = 4_096;
 
@@ -42,6 +44,48 @@ pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
         .connect(url)
         .await
         .map_err(|error| NatsError::new(format_args!("be reached at {url}"), error))
+}
+
+/// One life of a connection. What was asked before a reconnect is never answered after it, and the
+/// client does not say so; without this, everybody would sit out their requests' timeouts.
+#[derive(Debug)]
+pub(crate) struct Lifetime {
+    client: Client,
+    connects: u64,
+}
+
+impl Lifetime {
+    pub(crate) fn of(client: Client) -> Self {
+        let connects = connects(&client);
+        Self { client, connects }
+    }
+
+    /// Whether the connection was made anew since.
+    pub(crate) fn is_over(&self) -> bool {
+        connects(&self.client) != self.connects
+    }
+
+    /// Does some work, unless the connection is made anew meanwhile.
+    pub(crate) async fn bound<F: Future>(&self, work: F) -> Result<F::Output, NatsError> {
+        tokio::pin!(work);
+        loop {
+            let look = Duration::from_millis(LIFETIME_LOOK_MS);
+            match tokio::time::timeout(look, &mut work).await {
+                Ok(done) => return Ok(done),
+                Err(_) if self.is_over() => {
+                    return Err(NatsError::new(
+                        "answer",
+                        "the connection was lost in between",
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 /// The JetStream context that everything in this crate works with.

@@ -1,6 +1,4 @@
-use std::{
-    collections::VecDeque, fmt, future::Future, sync::atomic::Ordering, task::Poll, time::Duration,
-};
+use std::{collections::VecDeque, fmt, future::Future, task::Poll, time::Duration};
 
 use async_nats::{
     HeaderName, Message, StatusCode, Subject, Subscriber,
@@ -16,10 +14,11 @@ use millrace_es::{Context, Partition, Position, RecordedEvent};
 use tokio::time::Instant;
 
 use crate::{
+    client::Lifetime,
     error::NatsError,
     names::Names,
     signals::Signals,
-    topology::{StreamIdentity, Topology},
+    topology::{StreamIdentity, StreamState, Topology},
     wire::{self, ForeignMessage},
 };
 
@@ -133,8 +132,8 @@ pub struct PartitionConsumer {
     delivered: Position,
     /// Where to acknowledge what was handed out, oldest first.
     unacknowledged: VecDeque<(Position, Subject)>,
-    /// The connection's count when this was opened.
-    connects: u64,
+    /// The connection that this was opened on.
+    lifetime: Lifetime,
     /// When the server was last heard on this consumer.
     heard: Instant,
     /// Events taken and not yet handed out.
@@ -172,13 +171,9 @@ impl PartitionConsumer {
         let (jetstream, names) = (topology.jetstream().clone(), topology.names().clone());
         let name = names.consumer(&spec.projection, &spec.generation, spec.partition)?;
         let client = jetstream.client();
-        let connects = client.statistics().connects.load(Ordering::Relaxed);
-        let stream = names.stream(&spec.context);
-        let Some(state) = topology.state(&spec.context).await? else {
-            return Err(ConsumeError::NoStream { stream });
-        };
-        delete(&jetstream, &stream, &name).await?;
-        let consumer = create(&jetstream, &names, &spec, &name, after, options).await?;
+        let lifetime = Lifetime::of(client.clone());
+        let reset = reset(topology, &spec, &name, after, options);
+        let (state, consumer) = lifetime.bound(Box::pin(reset)).await??;
         let inbox = Subject::from(client.new_inbox());
         let subscriber = client
             .subscribe(inbox.clone())
@@ -198,7 +193,7 @@ impl PartitionConsumer {
             credit: 0,
             delivered: after,
             unacknowledged: VecDeque::new(),
-            connects,
+            lifetime,
             heard: Instant::now(),
             ready: Vec::new(),
             refused: None,
@@ -343,17 +338,10 @@ impl PartitionConsumer {
 
     /// A connection that was lost may have lost deliveries, and its server its memory.
     fn check_connection(&self) -> Result<(), ConsumeError> {
-        let connects = self
-            .jetstream
-            .client()
-            .statistics()
-            .connects
-            .load(Ordering::Relaxed);
-        if connects == self.connects {
-            Ok(())
-        } else {
-            Err(self.gone("the connection was lost in between"))
+        if self.lifetime.is_over() {
+            return Err(self.gone("the connection was lost in between"));
         }
+        Ok(())
     }
 
     async fn top_up(&mut self) -> Result<(), ConsumeError> {
@@ -458,6 +446,24 @@ fn stream_sequence(reply: &str) -> Option<u64> {
         return None;
     }
     reply.split('.').nth(index)?.parse().ok()
+}
+
+/// Replaces whatever stands on the server under a consumer's name.
+async fn reset(
+    topology: &Topology,
+    spec: &ConsumerSpec,
+    name: &str,
+    after: Position,
+    options: ConsumerOptions,
+) -> Result<(StreamState, Consumer<pull::Config>), ConsumeError> {
+    let (jetstream, names) = (topology.jetstream(), topology.names());
+    let stream = names.stream(&spec.context);
+    let Some(state) = topology.state(&spec.context).await? else {
+        return Err(ConsumeError::NoStream { stream });
+    };
+    delete(jetstream, &stream, name).await?;
+    let consumer = create(jetstream, names, spec, name, after, options).await?;
+    Ok((state, consumer))
 }
 
 async fn delete(jetstream: &jetstream::Context, stream: &str, name: &str) -> Result<(), NatsError> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
+    client::Lifetime,
     error::{NatsError, chain},
     lease::{Leases, Standing},
     names::InvalidToken,
@@ -224,13 +225,33 @@ impl Relay {
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<Ended, RelayError> {
+        let lifetime = Lifetime::of(self.topology.jetstream().client());
+        let put_right = Box::pin(self.put_right(standing, stop));
+        match lifetime.bound(put_right).await?? {
+            Ok((stream, head)) => {
+                self.publish_from(stream, head, standing, stop, backoff)
+                    .await
+            }
+            Err(ended) => Ok(ended),
+        }
+    }
+
+    /// Looks at the stream and repairs it if need be: the stream and the log's head when
+    /// publishing may go on.
+    async fn put_right(
+        &mut self,
+        standing: &watch::Receiver<Standing>,
+        stop: &CancellationToken,
+    ) -> Result<Result<(StreamState, Position), Ended>, RelayError> {
         let Inspection { verdict, head } = self.inspect(self.depth).await?;
         let stream = match verdict {
-            Verdict::LogBehind(why) => return self.wait_for_recovery(&head, why, stop).await,
+            Verdict::LogBehind(why) => {
+                return Ok(Err(self.wait_for_recovery(&head, why, stop).await?));
+            }
             Verdict::GoOn(stream) => stream,
             Verdict::Rebuild(fault, why) => {
                 if !self.confirm(fault).await? || !standing.borrow().is_held() {
-                    return Ok(Ended::LookAgain);
+                    return Ok(Err(Ended::LookAgain));
                 }
                 self.rebuild(fault, &why, &head).await?
             }
@@ -248,8 +269,7 @@ impl Relay {
         }
         self.known = Some((stream.identity, stream.last));
         self.depth = Depth::Newest;
-        self.publish_from(stream, head.position, standing, stop, backoff)
-            .await
+        Ok(Ok((stream, head.position)))
     }
 
     async fn inspect(&self, depth: Depth) -> Result<Inspection, InspectError> {

@@ -10,7 +10,12 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::{error::NatsError, names::Names, wire};
+use crate::{
+    client::{LIFETIME_LOOK_MS, Lifetime},
+    error::NatsError,
+    names::Names,
+    wire,
+};
 
 /// The most messages on their way at once.
 pub(super) const MAX_IN_FLIGHT_EVENTS: usize = 1_024;
@@ -30,6 +35,8 @@ pub(super) enum FlightError {
     Silent,
     #[error("the connection was closed")]
     Closed,
+    #[error("the connection was lost while messages were on their way")]
+    ConnectionLost,
     #[error(transparent)]
     Nats(#[from] NatsError),
 }
@@ -37,6 +44,7 @@ pub(super) enum FlightError {
 /// One run of publishing, from a position on. Acknowledgements of an earlier run cannot reach it.
 pub(super) struct Flight {
     client: Client,
+    lifetime: Lifetime,
     names: Names,
     /// Acknowledgements come to `<inbox>.<position>`.
     inbox: String,
@@ -69,12 +77,14 @@ impl Flight {
         continue_trace: ContinueTrace,
     ) -> Result<Self, NatsError> {
         let inbox = client.new_inbox();
+        let lifetime = Lifetime::of(client.clone());
         let acks = client
             .subscribe(format!("{inbox}.*"))
             .await
             .map_err(|error| NatsError::new("subscribe to acknowledgements", error))?;
         Ok(Self {
             client,
+            lifetime,
             names,
             inbox,
             acks,
@@ -139,10 +149,15 @@ impl Flight {
     /// stream with everything of this flight before it, if that moved.
     pub(super) async fn acknowledged(&mut self) -> Result<Option<Position>, FlightError> {
         let deadline = self.progress + Duration::from_millis(ACK_TIMEOUT_MS);
-        let first = match tokio::time::timeout_at(deadline, self.acks.next()).await {
-            Ok(Some(message)) => message,
-            Ok(None) => return Err(FlightError::Closed),
-            Err(_) => return Err(FlightError::Silent),
+        let first = loop {
+            let look = Instant::now() + Duration::from_millis(LIFETIME_LOOK_MS);
+            match tokio::time::timeout_at(deadline.min(look), self.acks.next()).await {
+                Ok(Some(message)) => break message,
+                Ok(None) => return Err(FlightError::Closed),
+                Err(_) if self.lifetime.is_over() => return Err(FlightError::ConnectionLost),
+                Err(_) if Instant::now() >= deadline => return Err(FlightError::Silent),
+                Err(_) => {}
+            }
         };
         let mut last = self.accept(&first)?;
         while let Poll::Ready(Some(message)) = futures::poll!(self.acks.next()) {
@@ -155,7 +170,7 @@ impl Flight {
     /// is looked at.
     pub(super) async fn drain(mut self, bound: Duration) {
         let deadline = Instant::now() + bound;
-        while self.unanswered > 0 {
+        while self.unanswered > 0 && !self.lifetime.is_over() {
             match tokio::time::timeout_at(deadline, self.acks.next()).await {
                 Ok(Some(_)) => self.unanswered -= 1,
                 Ok(None) | Err(_) => return,

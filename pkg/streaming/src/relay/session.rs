@@ -17,7 +17,7 @@ use super::{
     flight::Flight,
     inspect::{Depth, Verdict},
 };
-use crate::{backoff::Backoff, lease::Standing, topology::StreamState};
+use crate::{backoff::Backoff, client::Lifetime, lease::Standing, topology::StreamState};
 
 /// How many events are read from the log at once.
 const PAGE_EVENTS: usize = 1_000;
@@ -134,6 +134,7 @@ impl Relay {
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<Ended, RelayError> {
+        let lifetime = Lifetime::of(self.topology.jetstream().client());
         let mut appended = self.log.appended();
         let mut signals = self.signals.on_appended(self.context()).await?;
         let mut suspicions = self.signals.on_foreign(self.context()).await?;
@@ -185,11 +186,11 @@ impl Relay {
                     if audit {
                         audit_at = Instant::now() + self.options.audit_every;
                     }
-                    let Some(agrees) = stop.run_until_cancelled(self.agrees(cursor, audit)).await
-                    else {
+                    let look = Box::pin(self.agrees(cursor, audit));
+                    let Some(agrees) = stop.run_until_cancelled(lifetime.bound(look)).await else {
                         return Ok(Ended::Stopped);
                     };
-                    if !agrees? {
+                    if !agrees?? {
                         return Ok(Ended::LookAgain);
                     }
                     pages.at_head &= cursor.head <= pages.read_to;

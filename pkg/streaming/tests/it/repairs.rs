@@ -3,7 +3,7 @@ use std::{path::Path, time::Duration};
 use millrace_streaming::RelayOptions;
 use millrace_testkit::{eventually, own_nats};
 
-use crate::world::{BOUND, RELAY, World, position};
+use crate::world::{BOUND, LEASE, RELAY, World, position};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_goes_on_after_nats_was_killed_under_load() {
@@ -35,7 +35,7 @@ async fn it_goes_on_after_nats_stood_still() {
     server.pause();
     world.log.grow(3_000);
     // Longer than the lease lives.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(LEASE.ttl + LEASE.renew_every).await;
     server.resume();
     world.log.grow(100);
     world.assert_stream_is_log().await;

@@ -30,8 +30,8 @@ const READ_BOUND: Duration = Duration::from_secs(5);
 
 /// Short enough for tests, long enough for a loaded machine.
 pub const LEASE: LeaseOptions = LeaseOptions {
-    ttl: Duration::from_millis(1_500),
-    renew_every: Duration::from_millis(200),
+    ttl: Duration::from_millis(3_000),
+    renew_every: Duration::from_millis(250),
     handover: Duration::from_secs(5),
 };
 
