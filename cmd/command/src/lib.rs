@@ -149,11 +149,45 @@ async fn serve(
         .document(query_routes())
         .finish();
 
-    let mut relays = JoinSet::new();
-    let stop_relay = CancellationToken::new();
+    let stop = CancellationToken::new();
+    let mut background = background(settings, log, topology, context, &stop)?;
+    let close_port = CancellationToken::new();
+    let limits = ServerLimits::from(&settings.http);
+    let drain = settings.common.drain();
+    let public = millrace_http::serve(listener, router, limits, close_port.clone(), drain);
+    let mut public = std::pin::pin!(public);
+    let mut asked = std::pin::pin!(frame.until_asked_to_end());
+    loop {
+        tokio::select! {
+            served = &mut public => break served?,
+            // Whatever ends early and badly ends this process: it is started again as a whole.
+            Some(ended) = background.join_next() => ended??,
+            () = &mut asked => {
+                close_port.cancel();
+                break public.await?;
+            }
+        }
+    }
+    // The relay ends after the last request, and gives its lease to the next one.
+    stop.cancel();
+    while let Some(ended) = background.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// What goes on beside the requests, until `stop`.
+fn background(
+    settings: &Settings,
+    log: Arc<PgEventLog>,
+    topology: Topology,
+    context: Context,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let mut tasks = JoinSet::new();
     if settings.command.migrate {
-        let (topology, stop) = (topology.clone(), stop_relay.clone());
-        relays.spawn(async move { migrate_streams(&topology, &[context], &stop).await });
+        let (topology, stop) = (topology.clone(), stop.clone());
+        tasks.spawn(async move { migrate_streams(&topology, &[context], &stop).await });
     }
     if settings.command.relay {
         let member = MemberId::new(&instance_name())?;
@@ -163,27 +197,10 @@ async fn serve(
             ..RelayOptions::default()
         };
         let relay = Relay::new(log, topology, leases, options);
-        let stop = stop_relay.clone();
-        relays.spawn(async move { Ok(relay.run(stop).await?) });
+        let stop = stop.clone();
+        tasks.spawn(async move { Ok(relay.run(stop).await?) });
     }
-    let close_port = CancellationToken::new();
-    let public = millrace_http::serve(
-        listener,
-        router,
-        ServerLimits::from(&settings.http),
-        close_port.clone(),
-        settings.common.drain(),
-    );
-    let (served, ()) = tokio::join!(public, async {
-        frame.until_asked_to_end().await;
-        close_port.cancel();
-    });
-    // The relay ends after the last request, and gives its lease to the next one.
-    stop_relay.cancel();
-    while let Some(ended) = relays.join_next().await {
-        ended??;
-    }
-    Ok(served?)
+    Ok(tasks)
 }
 
 async fn open(

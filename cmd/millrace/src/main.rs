@@ -18,9 +18,9 @@ mod role;
 mod stream_reader;
 mod up;
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{failure::Failure, output::Format};
 
@@ -51,6 +51,15 @@ enum Command {
     #[command(hide = true)]
     Role(role::Role),
     Up(Box<up::Up>),
+}
+
+/// The environment variables that settings of any command come from.
+fn variables() -> BTreeSet<String> {
+    let cli = Cli::command();
+    let commands = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+    commands
+        .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
+        .collect()
 }
 
 fn main() -> ExitCode {

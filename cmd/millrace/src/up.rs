@@ -10,10 +10,12 @@ mod parts;
 mod ports;
 mod supervisor;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use millrace_runtime::config;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::endpoints::{DEFAULT_DATA_DIR, Endpoints};
@@ -23,7 +25,7 @@ use banner::Banner;
 use data_dir::DataDir;
 use parts::{Role, Stores};
 use ports::Ports;
-use supervisor::Supervisor;
+use supervisor::{Stage, Supervisor};
 
 /// How long a role may take from its start to ready.
 const ROLE_READY_BOUND: Duration = Duration::from_secs(60);
@@ -68,6 +70,7 @@ pub struct Up {
 impl Up {
     /// Runs until a signal.
     pub async fn run(&self) -> Result<(), Failure> {
+        only_known_settings()?;
         let mut signals = Signals::listen()?;
         let data_dir = DataDir::claim(&self.data_dir, self.fresh)?;
         let mut supervisor = Supervisor::default();
@@ -79,10 +82,7 @@ impl Up {
             // Ended while it started.
             None => Ok(()),
             Some(Err(failure)) => Err(failure),
-            Some(Ok(banner)) => {
-                output::text(&banner.text())?;
-                self.stay(&banner, &mut signals).await
-            }
+            Some(Ok(banner)) => self.stay(&banner, &mut signals).await,
         };
         output::say("millrace: ending")?;
         // What runs out of our control when a second signal comes is killed with us.
@@ -120,24 +120,27 @@ impl Up {
         let endpoints = stores.start(supervisor, &mut banner).await?;
         output::say("millrace: bringing schemas, tables and streams up to date")?;
         crate::migrate::everything(&endpoints).await?;
+        let mut programs = Vec::new();
         for role in Role::ALL {
-            let program = role.start(data_dir, &ports, &endpoints)?;
-            banner.process(&program);
-            supervisor.add(Box::new(program), supervisor::Stage::Roles);
+            programs.push(role.start(data_dir, &ports, &endpoints)?);
         }
-        for role in Role::ALL {
-            role.wait_ready(&ports, data_dir, ROLE_READY_BOUND).await?;
+        for mut program in programs {
+            program.wait_ready("/readyz", ROLE_READY_BOUND).await?;
+            banner.process(&program);
+            supervisor.add(Box::new(program), Stage::Roles);
         }
         endpoints.write(data_dir.path())?;
-        banner.head = banner::log_head(&endpoints).await;
+        banner.endpoints = Some(endpoints);
         Ok(banner)
     }
 
+    /// Feeds the example if asked to, says where everything is, and waits for a signal.
     async fn stay(&self, banner: &Banner, signals: &mut Signals) -> Result<(), Failure> {
         let work = async {
             if self.example {
                 example::feed(&banner.public_url()).await?;
             }
+            output::text(&banner.text().await)?;
             std::future::pending::<Result<(), Failure>>().await
         };
         tokio::select! {
@@ -145,6 +148,18 @@ impl Up {
             () = signals.next() => Ok(()),
         }
     }
+}
+
+/// A setting that neither `up` nor any role knows would silently do nothing.
+fn only_known_settings() -> Result<(), Failure> {
+    let mut known: BTreeSet<String> = crate::variables();
+    known.extend(Role::ALL.into_iter().flat_map(Role::variables));
+    let names: Vec<String> = std::env::vars_os()
+        .filter(|(_, value)| !value.is_empty())
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
+    config::only_known(names.iter().map(String::as_str), &known)
+        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// What ends `up`: Ctrl-C, SIGTERM, and the terminal's end.

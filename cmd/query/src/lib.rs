@@ -177,20 +177,19 @@ async fn serve(
         api = api.forward(Forwarder::new(url)?);
     }
     let close_port = CancellationToken::new();
+    let limits = ServerLimits::from(&settings.http);
     let drain = settings.common.drain();
-    let public = millrace_http::serve(
-        listener,
-        api.finish(),
-        ServerLimits::from(&settings.http),
-        close_port.clone(),
-        drain,
-    );
-    let (served, ()) = tokio::join!(public, async {
-        frame.until_asked_to_end().await;
-        close_port.cancel();
-    });
+    let public = millrace_http::serve(listener, api.finish(), limits, close_port.clone(), drain);
+    let mut public = std::pin::pin!(public);
+    tokio::select! {
+        served = &mut public => served?,
+        () = frame.until_asked_to_end() => {
+            close_port.cancel();
+            public.await?;
+        }
+    }
     log.close().await;
-    Ok(served?)
+    Ok(())
 }
 
 async fn open_models<L: EventLog + 'static>(

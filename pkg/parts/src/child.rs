@@ -23,6 +23,8 @@ const MAX_KILL_WAIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_LOG_TAIL_BYTES: u64 = 2_000;
 
+/// Runs [`GUARD`] from the environment, so that `ps` shows a short line.
+const RUN_GUARD: &str = r#"eval "$MILLRACE_GUARD""#;
 /// Arguments: signal, process id, seconds to wait, folder to remove afterwards or nothing.
 const GUARD: &str = r#"
 trap '' HUP INT TERM
@@ -286,10 +288,11 @@ fn spawn_guard(
     remove: Option<&Path>,
 ) -> Result<(Child, Option<ChildStdin>), PartsError> {
     let mut guard = Command::new("sh")
-        .args(["-c", GUARD, "millrace-guard", stop_signal.name()])
+        .args(["-c", RUN_GUARD, "millrace-guard", stop_signal.name()])
         .arg(child.id().to_string())
         .arg(MAX_STOP_WAIT.as_secs().to_string())
         .arg(remove.unwrap_or_else(|| Path::new("")))
+        .env("MILLRACE_GUARD", GUARD)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::PartsError;
 
-fn not_started(reason: impl ToString) -> PartsError {
+#[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
+fn not_started<E: ToString>(reason: E) -> PartsError {
     PartsError::NotStarted {
         part: "DynamoDB",
         reason: reason.to_string(),

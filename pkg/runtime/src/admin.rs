@@ -160,7 +160,7 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(|error| {
         std::io::Error::new(
             error.kind(),
-            format!("the admin port {address} cannot be opened: {error}"),
+            format!("the admin port {address} (MILLRACE_ADMIN_LISTEN) cannot be opened: {error}"),
         )
     })?;
     let address = listener.local_addr()?;

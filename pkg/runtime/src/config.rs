@@ -174,14 +174,26 @@ fn reject_unknown_variables(
     command: &Command,
     environment: &BTreeMap<String, OsString>,
 ) -> Result<(), ConfigError> {
-    let known = variables_of(command);
-    let unknown = environment.iter().find(|(name, value)| {
-        name.starts_with(VARIABLE_PREFIX) && !value.is_empty() && !known.contains(*name)
-    });
-    match unknown {
+    let names = environment
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, _)| name.as_str());
+    only_known(names, &variables_of(command))
+}
+
+/// Refuses variables of ours (`MILLRACE_…`) that are not among the known ones.
+///
+/// # Errors
+/// [`ConfigError::UnknownVariable`].
+pub fn only_known<'a>(
+    mut names: impl Iterator<Item = &'a str>,
+    known: &BTreeSet<String>,
+) -> Result<(), ConfigError> {
+    let unknown = |name: &&str| name.starts_with(VARIABLE_PREFIX) && !known.contains(*name);
+    match names.find(unknown) {
         None => Ok(()),
-        Some((name, _)) => Err(ConfigError::UnknownVariable {
-            name: name.clone(),
+        Some(name) => Err(ConfigError::UnknownVariable {
+            name: name.to_owned(),
             nearest: nearest(name, known.iter().map(String::as_str)),
         }),
     }

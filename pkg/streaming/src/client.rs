@@ -43,7 +43,7 @@ pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
         })
         .connect(url)
         .await
-        .map_err(|error| NatsError::new(format_args!("be reached at {url}"), error))
+        .map_err(|error| NatsError::new("be reached (NATS_URL)", error))
 }
 
 /// One life of a connection. What was asked before a reconnect is never answered after it, and the

@@ -20,8 +20,8 @@ pub struct Banner {
     data_dir: PathBuf,
     ports: Ports,
     rows: Vec<[String; 4]>,
-    /// The end of the ordering log when everything was ready.
-    pub head: Position,
+    /// Where the stores are, once they are there.
+    pub endpoints: Option<Endpoints>,
 }
 
 impl Banner {
@@ -31,7 +31,7 @@ impl Banner {
             data_dir: data_dir.to_owned(),
             ports,
             rows: Vec::new(),
-            head: Position::default(),
+            endpoints: None,
         }
     }
 
@@ -81,7 +81,7 @@ impl Banner {
     }
 
     /// All of it, with three lines to paste.
-    pub fn text(&self) -> String {
+    pub async fn text(&self) -> String {
         let url = self.public_url();
         let mut table = Table::new(&["process", "id", "where", "log"]);
         for row in &self.rows {
@@ -90,7 +90,7 @@ impl Banner {
         // An id of this run's own, so that the lines work in every run; the key makes pasting
         // them twice harmless.
         let id = EntityId::generate();
-        let at_least = format!("ordering/{}", self.head.next());
+        let at_least = format!("ordering/{}", self.log_head().await.next());
         format!(
             "\nMillrace is running. Ctrl-C ends it; the data stays in {data}.\n\n\
              {url}        everything, reads and writes\n\
@@ -105,13 +105,15 @@ impl Banner {
             admin = self.ports.projector_admin,
         )
     }
-}
 
-/// The end of the ordering log; its beginning when it cannot be read, which makes the lines to
-/// paste wait for less.
-pub async fn log_head(endpoints: &Endpoints) -> Position {
-    match crate::migrate::ordering_head(endpoints).await {
-        Ok(position) => position,
-        Err(_) => Position::default(),
+    /// The end of the ordering log; its beginning when it cannot be read, which makes the lines to
+    /// paste wait for less.
+    async fn log_head(&self) -> Position {
+        let Some(endpoints) = &self.endpoints else {
+            return Position::default();
+        };
+        crate::migrate::ordering_head(endpoints)
+            .await
+            .unwrap_or_default()
     }
 }

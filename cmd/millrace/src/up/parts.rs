@@ -1,5 +1,6 @@
 //! The children of `up`: stores and roles.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -260,19 +261,9 @@ impl Role {
         )
     }
 
-    /// Waits until the role says that it is ready.
-    pub async fn wait_ready(
-        self,
-        ports: &Ports,
-        data_dir: &DataDir,
-        bound: Duration,
-    ) -> Result<(), Failure> {
-        let name = self.0.as_str();
-        let log = data_dir.log(name);
-        wait_ready(name, self.admin_port(ports), "/readyz", &log, bound, || {
-            Ok(())
-        })
-        .await
+    /// The environment variables that the role's settings come from.
+    pub fn variables(self) -> BTreeSet<String> {
+        self.0.variables()
     }
 }
 
@@ -335,15 +326,34 @@ impl Program {
         &self.log
     }
 
-    async fn wait_ready(&mut self, path: &str, bound: Duration) -> Result<(), Failure> {
-        let (name, port, log) = (self.name, self.port, self.log.clone());
-        wait_ready(name, port, path, &log, bound, || {
-            match self.child.try_wait()? {
-                None => Ok(()),
-                Some(status) => Err(anyhow!("{name} ended with {status}")),
+    /// Waits until `path` is answered with 200.
+    ///
+    /// # Errors
+    /// When it ends, or `bound` is over; with the end of its log.
+    pub async fn wait_ready(&mut self, path: &str, bound: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + bound;
+        let mut said = String::new();
+        let why = loop {
+            match http_get(self.port, path, HTTP_BOUND).await {
+                Ok((200, _)) => return Ok(()),
+                Ok((_, body)) => said = body,
+                Err(_) => {}
             }
-        })
-        .await
+            match self.child.try_wait() {
+                Ok(None) => {}
+                Ok(Some(status)) => break format!("ended with {status}"),
+                Err(error) => break error.to_string(),
+            }
+            if Instant::now() > deadline {
+                break format!("is not ready after {} s {said}", bound.as_secs());
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        };
+        let (name, log) = (self.name, self.log.display());
+        let tail = log_tail(&self.log);
+        Err(Failure::Failed(anyhow!(
+            "{name} {why}\nthe end of {log}:\n{tail}"
+        )))
     }
 }
 
@@ -385,41 +395,5 @@ fn ourselves() -> PathBuf {
     match std::env::current_exe() {
         Ok(path) if path.exists() => path,
         _ => PathBuf::from("/proc/self/exe"),
-    }
-}
-
-async fn wait_ready(
-    name: &str,
-    port: u16,
-    path: &str,
-    log: &Path,
-    bound: Duration,
-    mut check: impl FnMut() -> anyhow::Result<()>,
-) -> Result<(), Failure> {
-    let deadline = Instant::now() + bound;
-    let mut said = String::new();
-    loop {
-        match http_get(port, path, HTTP_BOUND).await {
-            Ok((200, _)) => return Ok(()),
-            Ok((_, body)) => said = body,
-            Err(_) => {}
-        }
-        let late = Instant::now() > deadline;
-        let failure = match check() {
-            Err(error) => Some(error),
-            Ok(()) if late => Some(anyhow!(
-                "{name} is not ready after {} s {said}",
-                bound.as_secs()
-            )),
-            Ok(()) => None,
-        };
-        if let Some(error) = failure {
-            return Err(Failure::Failed(error.context(format!(
-                "the end of {}:\n{}",
-                log.display(),
-                log_tail(log)
-            ))));
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

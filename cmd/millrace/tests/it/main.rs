@@ -13,5 +13,7 @@ mod dead_letters;
 mod events;
 mod lag;
 mod log;
+mod roles;
 mod run;
+mod up;
 mod world;
