@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use axum::{extract::State, response::Response};
 use futures::FutureExt;
 use millrace_es::{
-    DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, TallyProjection,
+    Additions, DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent,
+    TallyProjection,
 };
 use millrace_http::{Problem, Read, ReadParams};
 use millrace_kernel::{EntityId, IdInput, Money, TimeBound};
@@ -123,7 +124,7 @@ impl TallyProjection for OrderStatistics {
 
     fn tally(
         Recorded { event, envelope }: Recorded<'_, OrderEvent>,
-    ) -> Result<Vec<(SumKey, Change)>, FoldError> {
+    ) -> Result<Additions<SumKey, Change>, FoldError> {
         let (user, created_at, amount, gone, come) = match event {
             OrderEvent::Created(e) => {
                 let come = Some(OrderStatus::Pending);
