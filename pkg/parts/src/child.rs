@@ -305,10 +305,18 @@ fn spawn_guard(
 
 /// The direct children of one of our processes; empty where the kernel does not tell.
 fn children_of(pid: u32) -> Vec<Pid> {
-    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|word| word.parse().ok().and_then(Pid::from_raw))
+    // The kernel keeps them by the thread that started them.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok())
+        .flat_map(|children| {
+            children
+                .split_ascii_whitespace()
+                .filter_map(|word| word.parse().ok().and_then(Pid::from_raw))
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 

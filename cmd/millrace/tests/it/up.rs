@@ -116,11 +116,18 @@ async fn kill(signal: &str, id: u32) {
 
 /// All living descendants of a process.
 fn descendants(id: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
-    let children: Vec<u32> = children
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|word| word.parse().ok())
+    // The kernel keeps children by the thread that started them.
+    let threads = std::fs::read_dir(format!("/proc/{id}/task"))
+        .into_iter()
+        .flatten();
+    let children: Vec<u32> = threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok())
+        .flat_map(|children| {
+            let ids = children
+                .split_ascii_whitespace()
+                .map(|word| word.parse().unwrap());
+            ids.collect::<Vec<u32>>()
+        })
         .collect();
     let below = children.iter().flat_map(|child| descendants(*child));
     children.iter().copied().chain(below).collect()
@@ -274,6 +281,7 @@ async fn data_survives_a_kill_and_the_example_is_fed_once() {
     assert!(refused.err.contains("--data-dir"), "{}", refused.err);
 
     let family = descendants(up.child.id().unwrap());
+    assert!(family.len() >= 12, "each child and its guard: {family:?}");
     up.signal("KILL").await;
     assert_eq!(up.ended().await, None);
     // At once: the servers of the killed one may still be ending.
