@@ -148,7 +148,7 @@ fn life(number: u32) -> Vec<Step> {
     let items: Vec<Value> = (0..=dice.below(3))
         .map(|_| {
             let (description, cents) = GOODS[dice.below(GOODS.len())];
-            let quantity = 1 + dice.below(4) as u32;
+            let quantity = 1 + u32::try_from(dice.below(4)).unwrap_or(0);
             total += cents * quantity;
             json!({"description": description, "quantity": quantity, "unit_price": money(cents)})
         })
