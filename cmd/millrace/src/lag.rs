@@ -192,19 +192,24 @@ const fn status(status: GenerationStatus) -> &'static str {
     }
 }
 
-/// What is behind the log the furthest, if anything is.
+/// What is behind the log the furthest, of the relay and the views that are asked about, if
+/// anything is.
 ///
 /// # Errors
 /// When a store does not answer.
 pub async fn furthest_behind(
     endpoints: &Endpoints,
     context: &Context,
+    asked: impl Fn(&str) -> bool,
 ) -> Result<Option<String>, Failure> {
     let log = opened::log(endpoints, context).await?;
     let topology = opened::topology(endpoints).await?;
     let standing = look(&*log, &topology, &opened::read_stores(endpoints).await?).await?;
     let relay = (standing.relay_lag_events, "relay");
-    let views = standing.projections.iter();
+    let views = standing
+        .projections
+        .iter()
+        .filter(|view| asked(view.projection));
     let furthest = views
         .map(|view| (view.lag_events, view.projection))
         .chain([relay])

@@ -8,7 +8,7 @@ use clap::{Args, Parser};
 use millrace_es::Context;
 use millrace_eventlog::EventLog;
 use millrace_ordering::projections;
-use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Runner, RunnerParts};
+use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Runner, RunnerParts, View};
 use millrace_roles::{
     DynamoSettings, Frame, Late, LogSettings, NatsSettings, ReadStoreSettings, check_log,
     check_nats, migrate_views, open_log, pool, topology,
@@ -61,6 +61,35 @@ pub struct ProjectorSettings {
         value_name = "true|false"
     )]
     pub migrate: bool,
+
+    /// The projections that this process keeps, by name, separated by commas, where some are to
+    /// be scaled apart from others [default: all]
+    #[arg(
+        long,
+        env = "MILLRACE_PROJECTIONS",
+        value_delimiter = ',',
+        value_name = "NAMES"
+    )]
+    pub projections: Vec<String>,
+}
+
+impl ProjectorSettings {
+    /// The views that are asked for.
+    fn views(&self) -> anyhow::Result<Vec<View>> {
+        let all = projections();
+        let known = |name: &String| all.iter().any(|view| view.name() == name);
+        if let Some(unknown) = self.projections.iter().find(|name| !known(name)) {
+            let names: Vec<_> = all.iter().map(View::name).collect();
+            anyhow::bail!(
+                "there is no projection {unknown:?}; there are {}",
+                names.join(", ")
+            );
+        }
+        let chosen = |view: &View| {
+            self.projections.is_empty() || self.projections.iter().any(|name| name == view.name())
+        };
+        Ok(all.into_iter().filter(chosen).collect())
+    }
 }
 
 impl Service for Settings {
@@ -185,7 +214,7 @@ async fn work(
         dynamodb: Some(dynamodb),
         link: Some(trace::set_parent),
     };
-    let runner = Runner::new(projections(), parts)?;
+    let runner = Runner::new(settings.projector.views()?, parts)?;
     let stop = CancellationToken::new();
     tokio::join!(
         Box::pin(runner.run(stop.clone())),

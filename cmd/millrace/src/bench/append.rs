@@ -37,7 +37,7 @@ const MAX_COPY_ROWS: i64 = 200_000;
 
 /// What is written in the same transaction as the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beside {
+pub enum Beside {
     Nothing,
     Keys,
     Rows,
@@ -63,7 +63,7 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
 
     context.say("appends, events only");
-    let bench = Bench::start(context, Beside::Nothing).await?;
+    let bench = Lane::start(context, Beside::Nothing).await?;
     let wide = bench.rate(WAITING, time).await?;
     let narrow = bench.rate(CLIENTS, time).await?;
     context.say("COPY of the same rows");
@@ -73,7 +73,7 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     context.say("one client alone");
     let alone = bench.alone(time).await?;
     let insert = plain_insert_alone(&bench.database, time).await?;
-    bench.log.close().await;
+    bench.close().await;
 
     figures.push(
         Figure::new("append.events_only", wide.per_second, "events/s")
@@ -101,9 +101,9 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
         ("append.with_keys_and_rows", Beside::KeysAndRows),
     ] {
         context.say(name);
-        let bench = Bench::start(context, beside).await?;
+        let bench = Lane::start(context, beside).await?;
         let rate = bench.rate(WAITING, time).await?;
-        bench.log.close().await;
+        bench.close().await;
         figures.push(
             Figure::new(name, rate.per_second, "events/s").over(inserts.clone(), plain.per_second),
         );
@@ -111,8 +111,8 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// A log in a fresh database.
-struct Bench {
+/// A log, and what its lane does.
+pub struct Lane {
     database: BenchDatabase,
     log: Arc<PgEventLog>,
     commits: Arc<Commits>,
@@ -120,10 +120,11 @@ struct Bench {
 }
 
 /// What a run reached.
-struct Rate {
-    per_second: f64,
+pub struct Rate {
+    /// Events per second.
+    pub per_second: f64,
     /// Events per commit.
-    batch: usize,
+    pub batch: usize,
 }
 
 #[derive(Default)]
@@ -138,9 +139,13 @@ impl Faults for Commits {
     }
 }
 
-impl Bench {
+impl Lane {
     async fn start(context: &BenchContext, beside: Beside) -> anyhow::Result<Self> {
-        let database = context.database("append").await?;
+        Self::open(context.database("append").await?, beside).await
+    }
+
+    /// Opens the log of orders in a database, made if need be.
+    pub async fn open(database: BenchDatabase, beside: Beside) -> anyhow::Result<Self> {
         let name = Context::new("ordering")?;
         let count = PartitionCount::DEFAULT;
         migrate(
@@ -165,8 +170,37 @@ impl Bench {
         })
     }
 
+    /// Ends the lane; the log stays.
+    pub async fn close(&self) {
+        self.log.close().await;
+    }
+
+    /// Appends orders until the log has so many events.
+    pub async fn fill(&self, clients: usize, length: u64) -> anyhow::Result<()> {
+        let missing = length.saturating_sub(self.log.head().await?.position.get());
+        let left = Arc::new(AtomicU64::new(missing));
+        let mut running = JoinSet::new();
+        for _ in 0..clients {
+            let (log, left, beside) = (Arc::clone(&self.log), Arc::clone(&left), self.beside);
+            running.spawn(async move {
+                let taken = |left: u64| left.checked_sub(1);
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+                    .is_ok()
+                {
+                    log.append(order(beside)?).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(client) = running.join_next().await {
+            client??;
+        }
+        Ok(())
+    }
+
     /// Events per second of clients that each wait for their answer.
-    async fn rate(&self, clients: usize, time: Duration) -> anyhow::Result<Rate> {
+    pub async fn rate(&self, clients: usize, time: Duration) -> anyhow::Result<Rate> {
         let commits = self.commits.0.load(Ordering::Relaxed);
         let started = Instant::now();
         let end = started + time;

@@ -8,6 +8,7 @@ mod baseline;
 mod commands;
 mod context;
 mod figure;
+mod growth;
 mod http;
 mod latency;
 mod load;
@@ -184,7 +185,8 @@ impl Part {
             Self::Reads => reads::run(context).await,
             Self::Relay => relay::run(context).await,
             Self::Readable => readable::run(context).await,
-            Self::All | Self::Projector | Self::Growth => Ok(Vec::new()),
+            Self::Growth => growth::run(context).await,
+            Self::All | Self::Projector => Ok(Vec::new()),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use millrace_es::Context;
 use millrace_parts::{Guarded, StopSignal, free_port, http_get, log_tail};
-use millrace_projecting::GenerationStatus;
+use millrace_projecting::{ContextHead, GenerationStatus, StoreKind};
 
 use super::{BenchContext, BenchDatabase};
 use crate::{endpoints::Endpoints, lag, migrate, opened};
@@ -26,22 +26,29 @@ const QUERY_CONNECTIONS: &str = "64";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roles {
     relay: bool,
-    projector: bool,
     query: bool,
+    /// The views that are kept.
+    projections: &'static [&'static str],
 }
 
 impl Roles {
     /// Everything.
     pub const ALL: Self = Self {
         relay: true,
-        projector: true,
         query: true,
+        projections: &["orders-by-user", "order-read-models", "order-statistics"],
+    };
+    /// Everything but the view in DynamoDB, which has a generation and stays empty.
+    pub const WITHOUT_DYNAMODB: Self = Self {
+        relay: true,
+        query: true,
+        projections: &["order-read-models", "order-statistics"],
     };
     /// The command service alone, without its relay.
     pub const COMMAND: Self = Self {
         relay: false,
-        projector: false,
         query: false,
+        projections: &[],
     };
 }
 
@@ -55,6 +62,7 @@ pub struct System {
     /// The log and the views in PostgreSQL.
     pub database: BenchDatabase,
     endpoints: Endpoints,
+    kept: &'static [&'static str],
     roles: Vec<Role>,
     /// The roles' logs.
     _folder: tempfile::TempDir,
@@ -106,13 +114,16 @@ impl System {
             query,
             database,
             endpoints,
+            kept: roles.projections,
             roles: Vec::new(),
             _folder: tempfile::tempdir()?,
         };
+        system.make_generations().await?;
         let relay = if roles.relay { "true" } else { "false" };
         system.spawn("command", Some(command), &[("MILLRACE_RELAY", relay)])?;
-        if roles.projector {
-            system.spawn("projector", None, &[])?;
+        if !roles.projections.is_empty() {
+            let views = roles.projections.join(",");
+            system.spawn("projector", None, &[("MILLRACE_PROJECTIONS", &views)])?;
         }
         if roles.query {
             let connections = [("MILLRACE_QUERY_CONNECTIONS", QUERY_CONNECTIONS)];
@@ -166,6 +177,29 @@ impl System {
         Ok(())
     }
 
+    /// Makes the first generation of every view, so that queries are ready whoever keeps them.
+    async fn make_generations(&self) -> anyhow::Result<()> {
+        let failed = |failure| anyhow::anyhow!("{failure}");
+        let ordering = Context::new(millrace_ordering::CONTEXT)?;
+        let log = opened::log(&self.endpoints, &ordering)
+            .await
+            .map_err(failed)?;
+        let stores = opened::read_stores(&self.endpoints).await.map_err(failed)?;
+        let head = log.head().await?;
+        let heads = [ContextHead {
+            context: ordering,
+            epoch: head.epoch,
+            partition_positions: head.partition_positions,
+        }];
+        for view in millrace_ordering::projections() {
+            match view.store() {
+                StoreKind::Postgres => stores.postgres.ensure_generation(&view, &heads).await?,
+                StoreKind::DynamoDb => stores.dynamodb.ensure_generation(&view, &heads).await?,
+            };
+        }
+        Ok(())
+    }
+
     /// Waits until relay and projections have all that is in the log.
     ///
     /// # Errors
@@ -173,7 +207,8 @@ impl System {
     pub async fn caught_up(&self, deadline: Instant) -> anyhow::Result<()> {
         let context = Context::new(millrace_ordering::CONTEXT)?;
         loop {
-            let behind = lag::furthest_behind(&self.endpoints, &context)
+            let kept = |view: &str| self.kept.contains(&view);
+            let behind = lag::furthest_behind(&self.endpoints, &context, kept)
                 .await
                 .map_err(|failure| anyhow::anyhow!("{failure}"))?;
             let Some(behind) = behind else {

@@ -47,6 +47,12 @@ async fn the_log_and_its_relay_are_measured() {
 }
 
 #[tokio::test]
+async fn growth_is_measured() {
+    let expected = ["growth.appends", "growth.commands", "growth.reads"];
+    figures_of("growth", &expected).await;
+}
+
+#[tokio::test]
 async fn an_unoptimised_build_refuses_to_be_measured() {
     if cfg!(debug_assertions) {
         let ended = run(millrace(["bench", "append"])).await;
