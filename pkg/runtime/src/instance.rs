@@ -44,8 +44,8 @@ mod tests {
         assert_ne!(one, two);
         assert!(one.len() <= 64 && one.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
         assert_eq!(
-            prefix("Projector-7d9f8b6c5d-abcde.example\n"),
-            "r-7d9f8b6c5d-abcdeexample-"
+            prefix("Projector-7d9f8b6c5d-abcde\n"),
+            "ojector-7d9f8b6c5d-abcde-"
         );
         assert_eq!(prefix(""), "");
     }
