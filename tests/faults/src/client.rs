@@ -61,6 +61,13 @@ impl Reply {
     }
 }
 
+/// How every client of this crate begins. Nothing here speaks TLS, yet reqwest asks for a provider
+/// of cryptography where another crate of the build turned TLS on.
+pub(crate) fn http_client() -> reqwest::ClientBuilder {
+    millrace_runtime::install_crypto();
+    reqwest::Client::builder().no_proxy()
+}
+
 impl Default for Client {
     fn default() -> Self {
         Self::new()
@@ -71,8 +78,7 @@ impl Client {
     /// A client that repeats nothing by itself.
     #[must_use]
     pub fn new() -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = http_client()
             .timeout(REQUEST_TIMEOUT)
             .connect_timeout(Duration::from_secs(1))
             .build()

@@ -124,8 +124,8 @@ impl Cluster {
         };
         let mut cluster = Self {
             commands: start(Role::Command, options.commands),
-            projectors: start(Role::Projector, options.projectors),
-            queries: start(Role::Query, options.queries),
+            projectors: Vec::new(),
+            queries: Vec::new(),
             namespace: nats.namespace,
             log_pool: database.pool.clone(),
             read_pool: read.pool.clone(),
@@ -136,6 +136,10 @@ impl Cluster {
             servers,
             _permit: permit,
         };
+        // The command processes make the log that the others ask for.
+        cluster.wait_ready().await;
+        cluster.projectors = start(Role::Projector, options.projectors);
+        cluster.queries = start(Role::Query, options.queries);
         cluster.wait_ready().await;
         cluster
     }
@@ -144,6 +148,15 @@ impl Cluster {
     pub async fn wait_ready(&mut self) {
         for process in self.processes() {
             process.wait_ready().await;
+        }
+    }
+
+    /// The processes of a role.
+    pub const fn role(&mut self, role: Role) -> &mut Vec<RoleProcess> {
+        match role {
+            Role::Command => &mut self.commands,
+            Role::Projector => &mut self.projectors,
+            Role::Query => &mut self.queries,
         }
     }
 
@@ -241,6 +254,14 @@ fn settings(nats: &Nats, log: &str, read: &str) -> BTreeMap<String, String> {
         ("READ_DATABASE_URL", read),
         ("NATS_URL", &nats.url),
         ("MILLRACE_NAMESPACE", &nats.namespace),
+        ("MILLRACE_LEASE_TTL_MS", "1500"),
+        ("MILLRACE_DATABASE_CONNECTIONS", "8"),
+        ("MILLRACE_QUERY_CONNECTIONS", "8"),
+        ("MILLRACE_DRAIN_MS", "8000"),
+        (
+            "MILLRACE_CURSOR_KEY",
+            "every query process signs its cursors with this",
+        ),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -17,7 +17,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::Seed;
+use crate::{Seed, client::http_client};
 
 const NAMESPACE: &str = "com.amazonaws.dynamodb.v20120810#";
 
@@ -57,7 +57,7 @@ impl DynamoProxy {
         let port = listener.local_addr().unwrap().port();
         let faults = Arc::new(Faults::default());
         let state = Arc::new(Proxy {
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http_client().build().unwrap(),
             target,
             faults: Arc::clone(&faults),
             seed,

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
 
+use crate::check::log::LoggedEvent;
+
 /// What an acknowledged command did to its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -78,6 +80,19 @@ impl History {
         self.replayed += other.replayed;
         self.server_errors += other.server_errors;
         self.reads += other.reads;
+    }
+
+    /// Forgets what is not in a log that was put back to an earlier point for good. Tokens become
+    /// bare positions of that log.
+    pub fn give_up_beyond(&mut self, events: &[LoggedEvent]) {
+        let token = format!("ordering/{}", events.len());
+        self.orders.retain(|id, order| {
+            let stream = format!("order-{id}");
+            let left = events.iter().filter(|event| event.stream == stream).count();
+            order.steps.truncate(left);
+            order.token.clone_from(&token);
+            left > 0
+        });
     }
 
     /// How many events the acknowledged commands made.

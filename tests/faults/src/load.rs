@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -31,10 +31,11 @@ pub struct LoadOptions {
     pub pause_ms: u64,
     /// How many in a hundred commands are followed by a read that must see them.
     pub reads_percent: u64,
-    /// Where commands go, instead of to the cluster's own ports.
-    pub command_urls: Option<Vec<String>>,
-    /// Whether an answer above 499 is a broken promise.
-    pub no_server_errors: bool,
+    /// Where commands go, instead of to the cluster's own ports: a list that may change meanwhile,
+    /// as a load balancer's does.
+    pub targets: Option<Arc<RwLock<Vec<String>>>>,
+    /// Whether an answer above 499, or none, is a broken promise.
+    pub no_errors: bool,
 }
 
 impl Default for LoadOptions {
@@ -44,8 +45,8 @@ impl Default for LoadOptions {
             users: 6,
             pause_ms: 10,
             reads_percent: 15,
-            command_urls: None,
-            no_server_errors: false,
+            targets: None,
+            no_errors: false,
         }
     }
 }
@@ -66,14 +67,14 @@ impl Load {
         let stop = CancellationToken::new();
         let acknowledged = Arc::new(AtomicU64::new(0));
         let mut workers = JoinSet::new();
-        let commands = options
-            .command_urls
+        let targets = options
+            .targets
             .clone()
-            .unwrap_or_else(|| cluster.command_urls());
+            .unwrap_or_else(|| Arc::new(RwLock::new(cluster.command_urls())));
         for number in 0..options.workers {
             let worker = Worker {
                 client: Client::new(),
-                commands: commands.clone(),
+                targets: Arc::clone(&targets),
                 queries: cluster.query_urls(),
                 seed: seed.part(1 + number as u64),
                 options: options.clone(),
@@ -126,7 +127,7 @@ impl Load {
 
 struct Worker {
     client: Client,
-    commands: Vec<String>,
+    targets: Arc<RwLock<Vec<String>>>,
     queries: Vec<String>,
     seed: Seed,
     options: LoadOptions,
@@ -224,6 +225,11 @@ impl Worker {
         }
     }
 
+    fn target(&self) -> Option<String> {
+        let targets = self.targets.read().unwrap();
+        targets.get(self.seed.index(targets.len())).cloned()
+    }
+
     /// Sends a request, and again under the same key until its outcome is known: by an answer that
     /// is no server error.
     async fn until_answered(
@@ -236,13 +242,16 @@ impl Worker {
         let headers = [("idempotency-key", key.as_str())];
         let deadline = Instant::now() + MAX_UNKNOWN;
         while Instant::now() < deadline {
-            let command = &self.commands[self.seed.index(self.commands.len())];
+            let Some(command) = self.target() else {
+                tokio::time::sleep(self.seed.millis(RETRY_MS.0, RETRY_MS.1)).await;
+                continue;
+            };
             let url = format!("{command}{path}");
             self.history.requests += 1;
             match self.client.send(method.clone(), &url, &headers, body).await {
                 Ok(reply) if reply.status >= 500 => {
                     self.history.server_errors += 1;
-                    if self.options.no_server_errors {
+                    if self.options.no_errors {
                         let violation = format!("{method} {path}: {} {}", reply.status, reply.body);
                         self.history.violations.push(violation);
                     }
@@ -251,13 +260,18 @@ impl Worker {
                         self.history.violations.push(violation);
                     }
                 }
-                // The first request of this key still runs.
-                Ok(reply) if reply.status == 409 && reply.problem() == IN_PROGRESS => {}
+                // Not kept under the key: to be asked again.
+                Ok(reply) if reply.status == 409 && reply.problem() == CONTENDED => {}
                 Ok(reply) => {
                     self.history.replayed += u64::from(reply.replayed());
                     return Some(reply);
                 }
-                Err(_) => {}
+                Err(error) => {
+                    if self.options.no_errors {
+                        let violation = format!("{method} {url}: {error:?}");
+                        self.history.violations.push(violation);
+                    }
+                }
             }
             self.history.unknown += 1;
             tokio::time::sleep(self.seed.millis(RETRY_MS.0, RETRY_MS.1)).await;
@@ -394,8 +408,8 @@ impl Worker {
     }
 }
 
-/// The problem of a request whose key is still being worked on.
-const IN_PROGRESS: &str = "request-in-progress";
+/// The problem of a command that others were faster than, every time.
+const CONTENDED: &str = "contended";
 
 #[expect(
     clippy::disallowed_methods,

@@ -1,5 +1,10 @@
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
+use millrace_runtime::config::variables;
 use millrace_testkit::{Process, free_port, http_get};
 
 /// How long a role may take from its start to ready.
@@ -17,6 +22,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// The environment that a role of this kind reads; another variable would be an error.
+    fn variables(self) -> BTreeSet<String> {
+        match self {
+            Self::Command => variables::<millrace_command::Settings>(),
+            Self::Projector => variables::<millrace_projector::Settings>(),
+            Self::Query => variables::<millrace_query::Settings>(),
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Command => "command",
@@ -46,15 +60,19 @@ impl RoleProcess {
     ) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let name = format!("{}-{number}", role.name());
+        let mut settings = settings.clone();
+        settings.insert("MILLRACE_LISTEN".to_owned(), format!("127.0.0.1:{port}"));
+        settings.insert(
+            "MILLRACE_ADMIN_LISTEN".to_owned(),
+            format!("127.0.0.1:{admin_port}"),
+        );
+        let known = role.variables();
         let mut environment: Vec<(&str, String)> = settings
             .iter()
+            .filter(|(name, _)| known.contains(*name))
             .map(|(name, value)| (name.as_str(), value.clone()))
             .collect();
         environment.push(("FAULT_ROLE", role.name().to_owned()));
-        environment.push(("MILLRACE_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}")));
-        if role != Role::Projector {
-            environment.push(("MILLRACE_LISTEN", format!("127.0.0.1:{port}")));
-        }
         let process = Process::start(program, &[], &environment);
         Self {
             process,
@@ -68,6 +86,18 @@ impl RoleProcess {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its public port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its admin port.
+    #[must_use]
+    pub const fn admin_port(&self) -> u16 {
+        self.admin_port
     }
 
     /// Its name in this test: `command-0`.

@@ -35,8 +35,7 @@ pub async fn everything(cluster: &Cluster, history: &History) {
 pub async fn log_and_history(cluster: &Cluster, history: &History) -> Vec<LoggedEvent> {
     let (head, events) = log::read(&cluster.log_pool).await;
     log::prove(&head, &events);
-    assert_eq!(history.violations, Vec::<String>::new());
-    acknowledged(history, &events);
+    history_holds(history, &events);
     inline_rows(&cluster.log_pool, &fold::fold(&events, &BTreeMap::new())).await;
     println!(
         "{} events, {} orders; {} requests, {} outcomes unknown at first, {} answers replayed, {} \
@@ -60,22 +59,8 @@ pub async fn stream_and_views(
     events: &[LoggedEvent],
     parked: &BTreeMap<String, i64>,
 ) {
-    let expected = fold::fold(events, parked);
-    let client = crate::Client::new();
-    let deadline = Instant::now() + CATCH_UP_BOUND;
-    loop {
-        let difference = match stream::compare(&cluster.jetstream, &cluster.namespace, events).await
-        {
-            Ok(()) => views::compare(&client, &cluster.query_url(0), &expected).await,
-            Err(difference) => Err(difference),
-        };
-        let Err(difference) = difference else { break };
-        assert!(
-            Instant::now() < deadline,
-            "after {CATCH_UP_BOUND:?}: {difference}"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    agrees(async || stream::compare(&cluster.jetstream, &cluster.namespace, events).await).await;
+    views_become(cluster, &fold::fold(events, parked)).await;
     if parked.is_empty() {
         let letters: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM projections.dead_letters WHERE status = 'pending'",
@@ -84,6 +69,66 @@ pub async fn stream_and_views(
         .await
         .unwrap();
         assert_eq!(letters, 0, "dead letters");
+    }
+}
+
+/// Takes the orders of a user that did not belong to the load into the record, as the log has
+/// them; a test that made them knows what it was answered.
+pub async fn note_others(cluster: &Cluster, history: &mut History, user: &str) {
+    let (_, events) = log::read(&cluster.log_pool).await;
+    for (id, order) in fold::fold(&events, &BTreeMap::new()).orders {
+        if order.user == user {
+            let steps = steps(&events).remove(id.as_str()).unwrap_or_default();
+            let token = format!("ordering/{}", events.len());
+            let order = crate::OrderHistory {
+                user: order.user,
+                amount: order.amount,
+                steps,
+                token,
+            };
+            history.orders.insert(id, order);
+        }
+    }
+}
+
+/// Waits until the views in PostgreSQL have reached the log's present head.
+///
+/// # Panics
+/// When they do not in time.
+pub async fn postgres_views_move(cluster: &Cluster, bound: Duration) {
+    let head: i64 = sqlx::query_scalar("SELECT position FROM ordering.log_head")
+        .fetch_one(&cluster.log_pool)
+        .await
+        .unwrap();
+    let client = crate::Client::new();
+    for list in ["orders?limit=1&", "orders/statistics?"] {
+        let url = format!("{}/{list}at_least=ordering/{head}", cluster.query_url(0));
+        millrace_testkit::eventually(&format!("{url} to be readable"), bound, || async {
+            let reply = client.get(&url, &[]).await.ok()?;
+            (reply.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Waits until every read model is as it must be.
+///
+/// # Panics
+/// With the last difference, when it is not in time.
+pub async fn views_become(cluster: &Cluster, expected: &Expected) {
+    let client = crate::Client::new();
+    agrees(async || views::compare(&client, &cluster.query_url(0), expected).await).await;
+}
+
+/// Asks until nothing differs.
+async fn agrees(compare: impl AsyncFn() -> Result<(), String>) {
+    let deadline = Instant::now() + CATCH_UP_BOUND;
+    while let Err(difference) = compare().await {
+        assert!(
+            Instant::now() < deadline,
+            "after {CATCH_UP_BOUND:?}: {difference}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -108,7 +153,13 @@ fn steps(events: &[LoggedEvent]) -> BTreeMap<&str, Vec<Step>> {
     steps
 }
 
-fn acknowledged(history: &History, events: &[LoggedEvent]) {
+/// Proves that these events are what was acknowledged, no more and no less, and that no answer
+/// broke a promise.
+///
+/// # Panics
+/// With the first difference.
+pub fn history_holds(history: &History, events: &[LoggedEvent]) {
+    assert_eq!(history.violations, Vec::<String>::new());
     let mut found = steps(events);
     for (id, order) in &history.orders {
         let logged = found.remove(id.as_str()).unwrap_or_default();
