@@ -35,6 +35,13 @@ impl Chunk {
             .map_or(self.previous, |event| event.position)
     }
 
+    fn payload_bytes(&self) -> usize {
+        self.events
+            .iter()
+            .map(|event| event.payload.get().len())
+            .sum()
+    }
+
     /// Decodes the events up to the first that needs a newer release; that one's error comes
     /// beside. `None` when nothing is left.
     pub(crate) fn decode<P: Projection>(
@@ -71,6 +78,7 @@ impl Chunk {
 pub(crate) struct Batch {
     chunks: Vec<Chunk>,
     events: usize,
+    bytes: usize,
 }
 
 /// A checkpoint's way through a batch.
@@ -85,12 +93,18 @@ pub(crate) struct Move {
 impl Batch {
     pub(crate) fn push(&mut self, chunk: Chunk) {
         self.events += chunk.events.len();
+        self.bytes += chunk.payload_bytes();
         self.chunks.push(chunk);
     }
 
     /// How many events it holds.
     pub(crate) const fn len(&self) -> usize {
         self.events
+    }
+
+    /// How long its payloads are.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -117,6 +131,7 @@ impl Batch {
     pub(crate) fn remove(&mut self, lane: &Lane) {
         self.chunks.retain(|chunk| chunk.lane != *lane);
         self.events = self.chunks.iter().map(|chunk| chunk.events.len()).sum();
+        self.bytes = self.chunks.iter().map(Chunk::payload_bytes).sum();
     }
 
     /// One move per lane, sorted by lane: the order in which checkpoints are locked.

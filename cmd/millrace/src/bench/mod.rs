@@ -14,6 +14,7 @@ mod latency;
 mod load;
 mod orders;
 mod pgbench;
+mod projector;
 mod readable;
 mod reads;
 mod relay;
@@ -184,9 +185,10 @@ impl Part {
             Self::Commands => commands::run(context).await,
             Self::Reads => reads::run(context).await,
             Self::Relay => relay::run(context).await,
+            Self::Projector => projector::run(context).await,
             Self::Readable => readable::run(context).await,
             Self::Growth => growth::run(context).await,
-            Self::All | Self::Projector => Ok(Vec::new()),
+            Self::All => Ok(Vec::new()),
         }
     }
 }

@@ -8,6 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{PgGeneration, PgView};
 use crate::{
@@ -42,6 +43,15 @@ const TCP_USER_TIMEOUT_MS: u32 = 10_000;
 
 /// Connections per generation: one batch is in flight, another may be redriving letters.
 const MAX_GENERATION_CONNECTIONS: u32 = 2;
+
+/// How far behind a candidate may be, in positions, for a switch to be tried.
+const MAX_SWITCH_LAG: u64 = 10_000;
+
+/// The longest that a switch holds the live generation still, in milliseconds.
+const MAX_SWITCH_MS: u64 = 3_000;
+
+/// How often it looks meanwhile whether the candidate is there, in milliseconds.
+const SWITCH_POLL_MS: u64 = 20;
 
 /// The longest projection name: it becomes part of a schema's name.
 const MAX_NAME_BYTES: usize = 40;
@@ -188,9 +198,10 @@ impl PgStore {
         Ok(read_checkpoints(&mut conn, generation).await?)
     }
 
-    /// Makes a candidate answer queries, in one transaction that holds the checkpoints of both
-    /// generations still. It has to be at or beyond the generation it replaces in every lane, so
-    /// that no reader goes back; where the log began a new life since, at or beyond `heads`.
+    /// Makes a candidate answer queries, in one transaction that holds the checkpoints of the live
+    /// generation still (the candidate's only go forward). It has to be at or beyond the generation
+    /// it replaces in every lane, so that no reader goes back; where the log began a new life
+    /// since, at or beyond `heads`.
     ///
     /// # Errors
     /// [`StoreError::Behind`] when it is not far enough; else see [`StoreError`].
@@ -207,26 +218,18 @@ impl PgStore {
                 one.status == GenerationStatus::Active && one.version <= candidate.version
             })
             .max_by_key(|one| one.version);
-        let mut ids = vec![candidate.id.get()];
-        ids.extend(live.map(|one| one.id.get()));
-        sqlx::query(
-            "SELECT 1 FROM checkpoints WHERE generation = ANY($1)
-             ORDER BY generation, context, partition FOR UPDATE",
-        )
-        .bind(&ids)
-        .execute(&mut *tx)
-        .await?;
-        let own = read_checkpoints(&mut tx, candidate.id).await?;
         let mut same_life = true;
         if let Some(live) = live {
             let theirs = read_checkpoints(&mut tx, live.id).await?;
+            let own = read_checkpoints(&mut tx, candidate.id).await?;
             same_life = of_one_life(&own, &theirs);
             if same_life {
-                let needed = theirs.into_iter().map(|one| (one.lane, one.position));
-                require_reached(candidate.id, &own, needed)?;
+                require_near(candidate.id, &own, &theirs)?;
+                overtake(&mut tx, live.id, candidate.id).await?;
             }
         }
         if !same_life {
+            let own = read_checkpoints(&mut tx, candidate.id).await?;
             let needed = heads.iter().flat_map(ContextHead::lanes);
             require_reached(candidate.id, &own, needed)?;
         }
@@ -429,6 +432,48 @@ pub(super) fn read_lane(row: &PgRow) -> Result<Lane, sqlx::Error> {
 
 pub(crate) fn as_i16(partition: Partition) -> i16 {
     i16::try_from(partition.get()).unwrap_or(i16::MAX)
+}
+
+/// Refuses a candidate that has far to go: holding the live generation still for it would take
+/// too long.
+fn require_near(
+    candidate: GenerationId,
+    own: &[Checkpoint],
+    live: &[Checkpoint],
+) -> Result<(), StoreError> {
+    let needed = live.iter().map(|one| {
+        let near = one.position.get().saturating_sub(MAX_SWITCH_LAG);
+        (one.lane.clone(), Position::new(near))
+    });
+    require_reached(candidate, own, needed)
+}
+
+/// Holds the live generation still, by the row locks of its checkpoints, until the candidate is
+/// nowhere behind it. Under load neither ever waits for the other by itself.
+async fn overtake(
+    conn: &mut PgConnection,
+    live: GenerationId,
+    candidate: GenerationId,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "SELECT 1 FROM checkpoints WHERE generation = $1
+         ORDER BY context, partition FOR UPDATE",
+    )
+    .bind(live.get())
+    .execute(&mut *conn)
+    .await?;
+    let theirs = read_checkpoints(conn, live).await?;
+    let deadline = Instant::now() + Duration::from_millis(MAX_SWITCH_MS);
+    loop {
+        let own = read_checkpoints(conn, candidate).await?;
+        let needed = theirs.iter().map(|one| (one.lane.clone(), one.position));
+        match require_reached(candidate, &own, needed) {
+            Err(StoreError::Behind { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(SWITCH_POLL_MS)).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 async fn set_status(

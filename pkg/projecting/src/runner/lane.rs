@@ -16,9 +16,6 @@ use crate::{
     store::GenerationStore,
 };
 
-/// The most events of one chunk: what a lane reads, decodes and hands over at once.
-const MAX_CHUNK_EVENTS: usize = 1_000;
-
 /// Chunks that a lane prepares ahead, while the batch before is being written.
 pub(super) const MAX_CHUNKS_AHEAD: usize = 2;
 
@@ -70,6 +67,8 @@ pub(super) struct LaneReader {
     pub(super) topology: Topology,
     pub(super) feed: mpsc::Sender<Feed>,
     pub(super) ready: Arc<Notify>,
+    /// The most events that are read, decoded and handed over at once.
+    pub(super) max_chunk_events: usize,
     /// How far the worker has committed.
     pub(super) committed: watch::Receiver<Position>,
     /// What was handed over last.
@@ -206,7 +205,7 @@ impl LaneReader {
                     consumer.ack_through(through).await?;
                     continue;
                 }
-                events = consumer.next_batch(MAX_CHUNK_EVENTS, idle) => events?,
+                events = consumer.next_batch(self.max_chunk_events, idle) => events?,
             };
             if events.is_empty() {
                 stalled = if self.log_is_ahead() { stalled + 1 } else { 0 };
@@ -313,7 +312,7 @@ impl LaneReader {
                     self.lane.partition,
                     self.chain.at,
                     through,
-                    MAX_CHUNK_EVENTS,
+                    self.max_chunk_events,
                 )
                 .await?;
             // A page of large events is shorter than asked for, so only an empty one is the end.

@@ -31,6 +31,17 @@ use crate::{
 /// The most lanes of one batch: their checkpoints fit one transaction, in every store.
 const MAX_BATCH_LANES: usize = 64;
 
+/// The most payload of one batch, in bytes; the chunk that passes it is the last.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// The most events that all lanes of a generation together hold ready, unless there are so many
+/// lanes that each has the least.
+const MAX_READ_AHEAD_EVENTS: usize = 16_000;
+
+/// The most and the least events of one chunk: what a lane reads, decodes and hands over at once.
+const MAX_CHUNK_EVENTS: usize = 1_000;
+const MIN_CHUNK_EVENTS: usize = 50;
+
 /// How often requests about dead letters are looked for and lags are measured, in milliseconds.
 const TICK_MS: u64 = 1_000;
 
@@ -232,6 +243,12 @@ impl Worker {
             return resting(REST_MS);
         };
         let (feed, receiver) = mpsc::channel(MAX_CHUNKS_AHEAD);
+        let lanes = heads
+            .borrow()
+            .as_ref()
+            .map_or(1, |head| usize::from(head.partitions.get()));
+        let max_chunk_events = (MAX_READ_AHEAD_EVENTS / (MAX_CHUNKS_AHEAD * lanes))
+            .clamp(MIN_CHUNK_EVENTS, MAX_CHUNK_EVENTS);
         let (committed, watched) = watch::channel(Position::ZERO);
         let reader = LaneReader {
             lane: lane.clone(),
@@ -243,6 +260,7 @@ impl Worker {
             topology: self.shared.topology.clone(),
             feed,
             ready: Arc::clone(&self.ready),
+            max_chunk_events,
             committed: watched,
             chain: Chain {
                 at: Position::ZERO,
@@ -309,6 +327,8 @@ impl Worker {
             .take(self.owned.len())
             .cloned()
             .collect();
+        let max_events = self.shared.max_batch_events;
+        let is_full = |batch: &Batch| batch.len() >= max_events || batch.bytes() >= MAX_BATCH_BYTES;
         let mut lanes = 0;
         for lane in order {
             let Some(Owned {
@@ -319,7 +339,7 @@ impl Worker {
                 continue;
             };
             let before = batch.len();
-            while batch.len() < self.shared.max_batch_events {
+            while !is_full(&batch) {
                 match reading.feed.try_recv() {
                     Ok(Feed::Opened { checkpoint, parked }) => {
                         reading.at = Some((checkpoint.position, checkpoint.epoch));
@@ -330,7 +350,7 @@ impl Worker {
                 }
             }
             lanes += usize::from(batch.len() > before);
-            if lanes == MAX_BATCH_LANES || batch.len() >= self.shared.max_batch_events {
+            if lanes == MAX_BATCH_LANES || is_full(&batch) {
                 break;
             }
         }

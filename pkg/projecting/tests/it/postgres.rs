@@ -217,8 +217,13 @@ async fn a_switch_never_goes_back() {
         matches!(refused, Err(StoreError::Behind { .. })),
         "{refused:?}"
     );
-    candidate_folder.fold(events).await.unwrap();
-    store.switch(&candidate, &log.heads()).await.unwrap();
+    // The live one is held still while the candidate goes the last steps.
+    let heads = log.heads();
+    let (switched, folded) = tokio::join!(
+        store.switch(&candidate, &heads),
+        candidate_folder.fold(events)
+    );
+    (switched.unwrap(), folded.unwrap());
     let now = store.generations("items").await.unwrap();
     // Both versions answer their own release's queries.
     assert!(now.iter().all(|one| one.status == GenerationStatus::Active));
