@@ -12,8 +12,8 @@ use async_nats::jetstream;
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use futures::{StreamExt, TryStreamExt};
 use millrace_es::{
-    Context, DomainEvent, EventId, LogToken, Metadata, NewEvent, Position, Recorded,
-    RowProjection, StreamId,
+    Context, DomainEvent, EventId, LogToken, Metadata, NewEvent, Position, Recorded, RowProjection,
+    StreamId,
 };
 use millrace_eventlog::{
     AppendRequest, EventLog, ExpectedVersion, PgEventLog, PgLogOptions, StreamAppend, events_after,
@@ -30,8 +30,7 @@ use millrace_ordering::{
     },
 };
 use millrace_projecting::{
-    DynamoRows, DynamoStore, Generation, GenerationStatus, Item, PgStore, Runner, RunnerParts,
-    View,
+    DynamoRows, DynamoStore, Generation, GenerationStatus, Item, PgStore, Runner, RunnerParts, View,
 };
 use millrace_streaming::{
     DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
@@ -101,8 +100,12 @@ async fn postgres(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     done?;
     check_counts(&read, &store, &bed).await?;
     Ok(vec![
-        Figure::new("projector.postgres", per_second(bed.events, took), "events/s")
-            .target(Target::AtLeast(30_000.0)),
+        Figure::new(
+            "projector.postgres",
+            per_second(bed.events, took),
+            "events/s",
+        )
+        .target(Target::AtLeast(30_000.0)),
         Figure::new("projector.memory_growth", grown, "MiB"),
     ])
 }
@@ -117,12 +120,12 @@ async fn check_counts(read: &BenchDatabase, store: &PgStore, bed: &Bed) -> anyho
                 (SELECT sum(version)::bigint FROM {rows}.order_read_models),
                 (SELECT sum(count)::bigint FROM {sums}.order_statistics WHERE user_id = '')"
     );
-    let (orders, events, counted): (i64, i64, i64) =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_one(&read.pool).await?;
+    let (orders, events, counted): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .fetch_one(&read.pool)
+        .await?;
     let whole = |count: u64| i64::try_from(count);
     ensure!(
-        (orders, events, counted)
-            == (whole(bed.orders)?, whole(bed.events)?, whole(bed.orders)?),
+        (orders, events, counted) == (whole(bed.orders)?, whole(bed.events)?, whole(bed.orders)?),
         "the views hold {orders} orders of {events} events and count {counted}"
     );
     Ok(())
@@ -139,11 +142,17 @@ async fn dynamodb(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     raw.migrate().await?;
     let items = bed.items().await?;
     bench.say("raw conditional writes of the same items");
-    let table = raw.ensure_generation(&view, &bed.heads().await?).await?.place;
+    let table = raw
+        .ensure_generation(&view, &bed.heads().await?)
+        .await?
+        .place;
     let singles = per_second(bed.orders, raw_puts(&client, &table, &items).await?);
     let raw = DynamoStore::new(client.clone(), bench.fresh_name("raw"));
     raw.migrate().await?;
-    let table = raw.ensure_generation(&view, &bed.heads().await?).await?.place;
+    let table = raw
+        .ensure_generation(&view, &bed.heads().await?)
+        .await?
+        .place;
     let packed = per_second(bed.orders, raw_transactions(&client, &table, &items).await?);
     bench.say("folding the view in DynamoDB");
     let (mut running, started) = bed.start(vec![view.clone()], None, Some(store.clone()))?;
@@ -159,12 +168,24 @@ async fn dynamodb(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     running.stop().await;
     done?;
     Ok(vec![
-        Figure::new("projector.dynamodb_items", per_second(bed.orders, took), "items/s")
-            .over("conditional puts of the same items, 32 at once", singles)
-            .target(Target::RatioAtLeast(0.8)),
-        Figure::new("projector.dynamodb_packed", per_second(bed.orders, took), "items/s")
-            .over("the same in transactions of 100", packed),
-        Figure::new("projector.dynamodb", per_second(bed.events, took), "events/s"),
+        Figure::new(
+            "projector.dynamodb_items",
+            per_second(bed.orders, took),
+            "items/s",
+        )
+        .over("conditional puts of the same items, 32 at once", singles)
+        .target(Target::RatioAtLeast(0.8)),
+        Figure::new(
+            "projector.dynamodb_packed",
+            per_second(bed.orders, took),
+            "items/s",
+        )
+        .over("the same in transactions of 100", packed),
+        Figure::new(
+            "projector.dynamodb",
+            per_second(bed.events, took),
+            "events/s",
+        ),
     ])
 }
 
@@ -249,7 +270,9 @@ impl Running {
 
 impl Bed {
     async fn make(bench: &BenchContext, orders: u64) -> anyhow::Result<Self> {
-        bench.say(&format!("filling a log and its stream with {orders} orders"));
+        bench.say(&format!(
+            "filling a log and its stream with {orders} orders"
+        ));
         let database = bench.database("log").await?;
         let context = Context::new(millrace_ordering::CONTEXT)?;
         let options = PgLogOptions::new(context.clone());
@@ -258,11 +281,7 @@ impl Bed {
         fill(&log, orders).await?;
         let client = millrace_streaming::connect(&bench.nats_url, "millrace-bench").await?;
         let names = Names::new(&bench.fresh_name("views"))?;
-        let topology = Topology::new(
-            jetstream::new(client),
-            names,
-            TopologyOptions::default(),
-        );
+        let topology = Topology::new(jetstream::new(client), names, TopologyOptions::default());
         topology.ensure(std::slice::from_ref(&context)).await?;
         let member = MemberId::new("bench")?;
         let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
@@ -403,7 +422,10 @@ async fn fill(log: &PgEventLog, orders: u64) -> anyhow::Result<()> {
     let mut last: Option<LogToken> = None;
     for number in 0..appends + 2 * LATER_APPENDS {
         let mut streams = Vec::new();
-        for (step, later) in [0, LATER_APPENDS, 2 * LATER_APPENDS].into_iter().enumerate() {
+        for (step, later) in [0, LATER_APPENDS, 2 * LATER_APPENDS]
+            .into_iter()
+            .enumerate()
+        {
             let Some(of) = number.checked_sub(later) else {
                 continue;
             };
@@ -448,8 +470,8 @@ fn append(order: u64, step: usize) -> anyhow::Result<StreamAppend> {
 fn event(order: u64, step: usize) -> anyhow::Result<OrderEvent> {
     // A few a second over some days.
     let seconds = i64::try_from(order)? * 4;
-    let created_at = Timestamp::from_unix_micros((1_760_000_000 + seconds) * 1_000_000)
-        .context("a time")?;
+    let created_at =
+        Timestamp::from_unix_micros((1_760_000_000 + seconds) * 1_000_000).context("a time")?;
     let order_id = OrderId::new(EntityId::new(format!(
         "0197f3a0-{:04x}-7000-8000-{order:012}",
         order % 0x1_0000
