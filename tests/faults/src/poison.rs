@@ -13,11 +13,14 @@ use crate::check::log::partition_of;
 /// When the log cannot be written.
 pub async fn append(pool: &PgPool, stream: &str, event_type: &str, payload: &Value) -> i64 {
     let mut transaction = pool.begin().await.unwrap();
-    let head =
-        sqlx::query("SELECT position, partition_positions FROM ordering.log_head FOR UPDATE")
-            .fetch_one(&mut *transaction)
-            .await
-            .unwrap();
+    sqlx::query("SELECT FROM ordering.log_lane FOR UPDATE")
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
+    let head = sqlx::query("SELECT position, partition_positions FROM ordering.log_head")
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
     let position = head.get::<i64, _>("position") + 1;
     let mut partitions: Vec<i64> = head.get("partition_positions");
     let partition = partition_of(stream, partitions.len());
@@ -42,7 +45,7 @@ pub async fn append(pool: &PgPool, stream: &str, event_type: &str, payload: &Val
     .await
     .unwrap();
     *newest = position;
-    sqlx::query("UPDATE ordering.log_head SET position = $1, partition_positions = $2")
+    sqlx::query("UPDATE ordering.log_end SET position = $1, partition_positions = $2")
         .bind(position)
         .bind(partitions)
         .execute(&mut *transaction)

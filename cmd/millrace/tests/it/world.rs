@@ -200,10 +200,10 @@ impl World {
         let position = Position::new(position).as_i64();
         for statement in [
             "DELETE FROM ordering.events WHERE position > $1",
-            "UPDATE ordering.log_head SET position = $1, partition_positions = (
+            "UPDATE ordering.log_end SET position = $1, partition_positions = (
                  SELECT array_agg(coalesce((SELECT max(position) FROM ordering.events
                      WHERE partition = p), 0) ORDER BY p)
-                 FROM generate_series(0, partition_count - 1) p)",
+                 FROM generate_series(0, cardinality(partition_positions) - 1) p)",
         ] {
             sqlx::query(statement)
                 .bind(position)

@@ -187,9 +187,9 @@ pub async fn a_writer_cut_at_any_step_loses_and_doubles_nothing<B: Backend>(back
                 () = cut.serve(&cutter) => {}
             }
             *cut.steps.lock().await = None;
-            // A small batch may take a shorter way; a large one passes every step.
+            // Small batches, and those without a rival, take shorter ways.
             assert!(
-                events == 1 || !cutter.armed.load(Ordering::Acquire),
+                events == 1 || !contended || !cutter.armed.load(Ordering::Acquire),
                 "the writer never came to {step:?}"
             );
         }

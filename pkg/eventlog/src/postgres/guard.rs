@@ -38,6 +38,11 @@ impl Seen {
         }
     }
 
+    /// Whether nobody has moved the head since this process saw it last.
+    pub(super) fn is(&self, head: &Head) -> bool {
+        self.0 == Some((head.epoch, head.position))
+    }
+
     /// A batch of this process is durable.
     pub(super) fn committed(&mut self, epoch: Epoch, position: Position) {
         self.0 = self.0.max(Some((epoch, position)));

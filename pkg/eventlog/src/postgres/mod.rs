@@ -2,7 +2,7 @@
 //!
 //! [`PgEventLog::append`] only queues: one task per process, the [`lane`], gathers what waits,
 //! [`plan`] decides it in memory, and [`store`] makes it durable in one transaction under the lock
-//! of the one row of `log_head`. Readers go to the pool.
+//! of the one row of `log_lane`. Readers go to the pool.
 
 mod copy;
 mod failure;
@@ -63,12 +63,12 @@ pub trait PgInlineTable: Send + Sync {
 pub enum LaneStep {
     /// The log was read and the batch decided.
     Probed,
-    /// The head is locked.
+    /// The lane is locked, before the log was read.
     Locked,
-    /// The events are copied.
-    Copied,
-    /// Events, answers and head are written.
+    /// The lane is locked and the head moved; answers, and the events of a small batch, are written.
     Written,
+    /// The events of a large batch are copied.
+    Copied,
     /// A write-model table was written.
     Inlined,
     /// Everything is written, the commit is sent next.

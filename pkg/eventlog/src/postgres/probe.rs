@@ -64,7 +64,7 @@ impl Store {
     }
 }
 
-pub(super) fn head(row: &PgRow) -> Result<Head, sqlx::Error> {
+fn head(row: &PgRow) -> Result<Head, sqlx::Error> {
     let at = |column| -> Result<Timestamp, sqlx::Error> {
         Ok(Timestamp::new(row.try_get::<OffsetDateTime, _>(column)?))
     };

@@ -100,7 +100,13 @@ async fn import_with(store: &Store, events: &[RecordedEvent]) -> Result<(), Fail
         store.write_inline(&mut tx, chunk).await?;
     }
     let partitions: Vec<i64> = probed.head.partitions.iter().map(|p| p.as_i64()).collect();
-    sqlx::query(&store.statements.import_head)
+    for statement in [&store.statements.drop_end, &store.statements.import_lane] {
+        sqlx::query(statement)
+            .execute(&mut *tx)
+            .await
+            .map_err(Failure::of)?;
+    }
+    sqlx::query(&store.statements.import_end)
         .bind(probed.head.position.as_i64())
         .bind(partitions)
         .bind(probed.head.recorded_at.get())

@@ -95,14 +95,21 @@ async fn apply(
     }
     let count = i16::try_from(partitions.get()).unwrap_or(i16::MAX);
     sqlx::query(
-        "INSERT INTO log_head (context, partition_count, partition_positions)
-         VALUES ($1, $2, array_fill(0::bigint, ARRAY[$2::integer])) ON CONFLICT DO NOTHING",
+        "INSERT INTO log_lane (context, partition_count) VALUES ($1, $2) ON CONFLICT DO NOTHING",
     )
     .bind(context.as_str())
     .bind(count)
     .execute(&mut *tx)
     .await?;
-    let stored: i16 = sqlx::query_scalar("SELECT partition_count FROM log_head")
+    sqlx::query(
+        "INSERT INTO log_end (position, partition_positions, recorded_at)
+         SELECT 0, array_fill(0::bigint, ARRAY[$1::integer]), now()
+         WHERE NOT EXISTS (SELECT FROM log_end)",
+    )
+    .bind(count)
+    .execute(&mut *tx)
+    .await?;
+    let stored: i16 = sqlx::query_scalar("SELECT partition_count FROM log_lane")
         .fetch_one(&mut *tx)
         .await?;
     if let Err(error) = check_partitions(context, stored, partitions) {

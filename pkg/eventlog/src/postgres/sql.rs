@@ -56,7 +56,9 @@ pub(super) struct Statements {
     pub halt: Statement,
     pub resume: Statement,
     pub start_epoch: Statement,
-    pub import_head: Statement,
+    pub drop_end: Statement,
+    pub import_end: Statement,
+    pub import_lane: Statement,
     pub sweep: Statement,
 }
 
@@ -77,16 +79,22 @@ CROSS JOIN LATERAL (
     ) e
 ) s";
 
-const LOCK: &str = "
-SELECT position, epoch, guard, halted, partition_positions, recorded_at, clock_timestamp() AS now
-FROM {s}.log_head FOR UPDATE";
+/// The lane. Where the log ends is read after it, in a statement of its own: this one's snapshot is
+/// from before the wait.
+const LOCK: &str = "SELECT FROM {s}.log_lane FOR NO KEY UPDATE";
 
-/// Moves the head, if it is where the batch was decided, and writes events and answers with it.
+/// Locks the lane, moves the end of the log, if it is where the batch was decided, and writes events
+/// and answers with it. Whoever waited here for another process finds that the row it wants to
+/// replace is gone, and has written nothing.
 const WRITE: &str = "
-WITH head AS (
-    UPDATE {s}.log_head
-    SET position = $4, partition_positions = $5, recorded_at = $6
-    WHERE position = $1 AND epoch = $2 AND guard = $3 AND halted IS NULL
+WITH lane AS (
+    SELECT FROM {s}.log_lane WHERE epoch = $2 AND guard = $3 AND halted IS NULL
+    FOR NO KEY UPDATE
+), gone AS (
+    DELETE FROM {s}.log_end USING lane WHERE position = $1 RETURNING true AS moved
+), head AS (
+    INSERT INTO {s}.log_end (position, partition_positions, recorded_at)
+    SELECT $4, $5, $6 FROM gone
     RETURNING true AS moved
 ), written AS (
     INSERT INTO {s}.events (position, version, previous, recorded_at, event_id, schema_version,
@@ -113,7 +121,7 @@ COPY {s}.events (position, version, previous, recorded_at, event_id, schema_vers
 FROM STDIN WITH (FORMAT binary)";
 
 /// Waits for whoever holds the lane, and makes sure that no write decided before can land after.
-const FENCE: &str = "UPDATE {s}.log_head SET guard = guard + 1 RETURNING epoch";
+const FENCE: &str = "UPDATE {s}.log_lane SET guard = guard + 1";
 
 /// Ends the sessions of this name that hold the head and have waited for their process for long.
 const END_SLEEPERS: &str = "
@@ -123,7 +131,7 @@ WHERE a.application_name = $1 AND a.datname = current_database() AND a.pid <> pg
   AND a.wait_event = 'ClientRead'
   AND a.state_change < clock_timestamp() - make_interval(secs => $2 / 1000)
   AND EXISTS (SELECT FROM pg_locks l
-              WHERE l.pid = a.pid AND l.granted AND l.relation = '{s}.log_head'::regclass)";
+              WHERE l.pid = a.pid AND l.granted AND l.relation = '{s}.log_lane'::regclass)";
 
 const EVENT_AT: &str = "SELECT event_id FROM {s}.events WHERE position = $1";
 
@@ -157,7 +165,7 @@ FROM {s}.log_head";
 const COLUMNS: &str = "
 SELECT e.position, e.version, e.previous, e.recorded_at, e.event_id, e.schema_version,
        e.partition, e.stream, e.event_type, e.payload::text AS payload,
-       e.metadata::text AS metadata, (SELECT epoch FROM {s}.log_head) AS epoch
+       e.metadata::text AS metadata, (SELECT epoch FROM {s}.log_lane) AS epoch
 FROM {s}.events e";
 
 const SAVE_SNAPSHOT: &str = "
@@ -201,13 +209,15 @@ impl Statements {
                  FROM {s}.snapshots WHERE stream = $1"),
             save_snapshot: of(SAVE_SNAPSHOT),
             end_sleepers: of(END_SLEEPERS),
-            halt: of("UPDATE {s}.log_head SET halted = $1 WHERE halted IS NULL"),
-            resume: of("UPDATE {s}.log_head SET halted = NULL WHERE halted IS NOT NULL"),
-            start_epoch: of("UPDATE {s}.log_head SET epoch = epoch + 1, halted = NULL"),
-            import_head: of(
-                "UPDATE {s}.log_head SET position = $1, partition_positions = $2,
-                     recorded_at = greatest(recorded_at, $3), halted = NULL, guard = guard + 1",
+            halt: of("UPDATE {s}.log_lane SET halted = $1 WHERE halted IS NULL"),
+            resume: of("UPDATE {s}.log_lane SET halted = NULL WHERE halted IS NOT NULL"),
+            start_epoch: of("UPDATE {s}.log_lane SET epoch = epoch + 1, halted = NULL"),
+            drop_end: of("DELETE FROM {s}.log_end"),
+            import_end: of(
+                "INSERT INTO {s}.log_end (position, partition_positions, recorded_at)
+                 VALUES ($1, $2, $3)",
             ),
+            import_lane: of("UPDATE {s}.log_lane SET halted = NULL, guard = guard + 1"),
             sweep: of(SWEEP),
         }
     }

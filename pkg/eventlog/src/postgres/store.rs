@@ -1,9 +1,10 @@
 //! One attempt after another at making a batch durable, on the lane's own connection.
 //!
-//! What was read outside the lane is only a guess until the head is locked. So a batch is decided
-//! on a read, and written under the condition that the head is still where the read saw it: a
-//! small batch in one statement, a large one after locking the head row. Where the head moved,
-//! because another process appended, the batch is read and decided again under the lock.
+//! What was read outside the lane is only a guess until the lane is locked. So a batch is decided
+//! on a read, and its first statement locks the lane and moves the head under the condition that it
+//! is still where the read saw it. A small batch is done with that statement; to a large one COPY
+//! brings the events. Where the head moved, because another process appended, the batch is read and
+//! decided again under the lock.
 
 use std::{
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use millrace_es::{Context, RecordedEvent};
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -19,8 +20,7 @@ use super::{
     copy::{self, MetadataText, small},
     failure::{Failure, leaves_open, timed_out},
     guard::{Seen, end_sleepers},
-    plan::{self, Claim, Head, Plan, Wanted},
-    probe::head,
+    plan::{self, Claim, Plan, Wanted},
     session,
     sql::Statements,
 };
@@ -182,22 +182,22 @@ impl Store {
         sent: &mut Option<Plan<'a>>,
     ) -> Result<Plan<'a>, Failure> {
         let wanted = Wanted::of(requests.iter().copied());
-        let mut guess = None;
         if !self.contended {
             let plan = self.decide(conn, &wanted, requests).await?;
             if plan.is_empty() {
                 return Ok(plan);
             }
-            if plan.rows.len() <= MAX_INLINE_EVENTS {
-                if let Some(plan) = self.write_small(conn, plan, sent).await? {
-                    return Ok(plan);
-                }
+            let written = if plan.rows.len() <= MAX_INLINE_EVENTS && self.is_one_statement(&plan) {
+                self.write_alone(conn, plan, sent).await?
             } else {
-                guess = Some(plan);
+                let tx = conn.begin().await.map_err(Failure::of)?;
+                self.write_all(tx, plan, sent).await?
+            };
+            if let Some(plan) = written {
+                return Ok(plan);
             }
         }
-        self.write_locked(conn, &wanted, requests, guess, sent)
-            .await
+        self.write_locked(conn, &wanted, requests, sent).await
     }
 
     /// Reads what a batch needs and decides it.
@@ -208,94 +208,92 @@ impl Store {
         requests: &[&'a AppendRequest],
     ) -> Result<Plan<'a>, Failure> {
         let probed = self.probe(conn, wanted).await?;
+        self.contended = !self.seen.is(&probed.head);
         self.seen.take(&probed.head)?;
         let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
         self.at(LaneStep::Probed).await;
         Ok(plan)
     }
 
-    /// Writes a small batch under the condition that the head did not move; `None` when it did.
-    async fn write_small<'a>(
+    /// Whether the statement that moves the head writes all of a small plan.
+    fn is_one_statement(&self, plan: &Plan<'_>) -> bool {
+        self.inline.is_empty()
+            && plan.claims.is_empty()
+            && plan.releases.is_empty()
+            && plan.expired.is_empty()
+    }
+
+    /// Writes a small batch in one statement, which is its own transaction; `None` when the head
+    /// has moved.
+    async fn write_alone<'a>(
         &mut self,
         conn: &mut PgConnection,
         plan: Plan<'a>,
         sent: &mut Option<Plan<'a>>,
     ) -> Result<Option<Plan<'a>>, Failure> {
-        let alone = self.inline.is_empty() && plan.touches_events_and_answers_only();
-        if alone {
-            // One statement is its own transaction: from here on it may be durable.
-            self.at(LaneStep::Committing).await;
-            let plan = sent.insert(plan);
-            if !self.write(conn, plan, true).await? {
-                *sent = None;
-                return Ok(None);
-            }
-        } else {
-            let mut tx = conn.begin().await.map_err(Failure::of)?;
-            self.drop_expired(&mut tx, &plan).await?;
-            if !self.write(&mut tx, &plan, true).await? {
-                tx.rollback().await.map_err(Failure::of)?;
-                return Ok(None);
-            }
-            self.at(LaneStep::Written).await;
-            self.write_beside(&mut tx, &plan).await?;
-            self.at(LaneStep::Committing).await;
-            *sent = Some(plan);
-            tx.commit().await.map_err(Failure::of)?;
+        self.at(LaneStep::Committing).await;
+        // From here on it may be durable.
+        let plan = sent.insert(plan);
+        if !self.write(conn, plan, true).await? {
+            *sent = None;
+            return Ok(None);
         }
         self.at(LaneStep::Committed).await;
         Ok(sent.take())
     }
 
-    /// Writes a batch of any size after locking the head.
+    /// Writes a batch after locking the lane, decided on what is there then.
     async fn write_locked<'a>(
         &mut self,
         conn: &mut PgConnection,
         wanted: &Wanted<'a>,
         requests: &[&'a AppendRequest],
-        guess: Option<Plan<'a>>,
         sent: &mut Option<Plan<'a>>,
     ) -> Result<Plan<'a>, Failure> {
         let mut tx = conn.begin().await.map_err(Failure::of)?;
-        let row = sqlx::query(&self.statements.lock)
+        sqlx::query(&self.statements.lock)
             .fetch_one(&mut *tx)
             .await
             .map_err(Failure::of)?;
-        let head = head(&row).map_err(Failure::of)?;
         self.at(LaneStep::Locked).await;
-        let known = guess.filter(|plan| plan.before.is_where(&head));
-        self.contended = known.is_none();
-        let plan = match known {
-            Some(mut plan) => {
-                plan.before.guard = head.guard;
-                plan
-            }
-            None => self.decide(&mut tx, wanted, requests).await?,
-        };
+        let plan = self.decide(&mut tx, wanted, requests).await?;
         if plan.is_empty() {
             tx.rollback().await.map_err(Failure::of)?;
             return Ok(plan);
         }
+        let written = self.write_all(tx, plan, sent).await?;
+        written.ok_or_else(|| {
+            Failure::Fatal(LogError::Corrupt(format!(
+                "the head of {} moved while it was locked",
+                self.context
+            )))
+        })
+    }
+
+    /// Writes a batch of any size and all beside it, and commits; `None` when the head has moved.
+    async fn write_all<'a>(
+        &mut self,
+        mut tx: Transaction<'_, Postgres>,
+        plan: Plan<'a>,
+        sent: &mut Option<Plan<'a>>,
+    ) -> Result<Option<Plan<'a>>, Failure> {
         self.drop_expired(&mut tx, &plan).await?;
         let by_copy = plan.rows.len() > MAX_INLINE_EVENTS;
+        if !self.write(&mut tx, &plan, !by_copy).await? {
+            tx.rollback().await.map_err(Failure::of)?;
+            return Ok(None);
+        }
+        self.at(LaneStep::Written).await;
         if by_copy {
             self.copy(&mut tx, &plan.rows).await?;
             self.at(LaneStep::Copied).await;
         }
-        if !self.write(&mut tx, &plan, !by_copy).await? {
-            return Err(Failure::Fatal(LogError::Corrupt(format!(
-                "the head of {} moved while it was locked",
-                self.context
-            ))));
-        }
-        self.at(LaneStep::Written).await;
         self.write_beside(&mut tx, &plan).await?;
         self.at(LaneStep::Committing).await;
         *sent = Some(plan);
         tx.commit().await.map_err(Failure::of)?;
         self.at(LaneStep::Committed).await;
-        sent.take()
-            .ok_or(Failure::Passing(sqlx::Error::WorkerCrashed))
+        Ok(sent.take())
     }
 
     /// Keys that expired and are used again: their rows make place for the new ones.
@@ -478,20 +476,6 @@ impl Store {
         if let Some(faults) = &self.faults {
             faults.at(step).await;
         }
-    }
-}
-
-impl Head {
-    /// Whether another read of the head saw the same log.
-    fn is_where(&self, other: &Self) -> bool {
-        self.position == other.position && self.epoch == other.epoch && self.halted == other.halted
-    }
-}
-
-impl Plan<'_> {
-    /// Whether the statement that moves the head writes all of it.
-    fn touches_events_and_answers_only(&self) -> bool {
-        self.claims.is_empty() && self.releases.is_empty() && self.expired.is_empty()
     }
 }
 

@@ -42,9 +42,9 @@ impl Backend for Postgres {
     async fn lose_after(&self, position: Position) {
         let sql = "
             WITH lost AS (DELETE FROM testing.events WHERE position > $1 RETURNING 1)
-            UPDATE testing.log_head SET position = $1, partition_positions = (
+            UPDATE testing.log_end SET position = $1, partition_positions = (
                 SELECT array_agg(coalesce(newest, 0) ORDER BY n)
-                FROM generate_series(0, partition_count - 1) n
+                FROM generate_series(0, cardinality(partition_positions) - 1) n
                 LEFT JOIN (SELECT partition, max(position) AS newest FROM testing.events
                            WHERE position <= $1 GROUP BY partition) e ON e.partition = n)";
         sqlx::query(sql)

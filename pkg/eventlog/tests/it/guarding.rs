@@ -24,10 +24,10 @@ async fn a_log_that_went_back_under_a_running_process_is_halted() {
         .pool
         .execute(
             "DELETE FROM testing.events WHERE position > 3;
-             UPDATE testing.log_head SET position = 3, partition_positions = (
+             UPDATE testing.log_end SET position = 3, partition_positions = (
                  SELECT array_agg(coalesce((SELECT max(position) FROM testing.events e
                                             WHERE e.partition = p.number), 0) ORDER BY p.number)
-                 FROM generate_series(0, partition_count - 1) AS p (number))",
+                 FROM generate_series(0, cardinality(partition_positions) - 1) AS p (number))",
         )
         .await
         .unwrap();
@@ -72,7 +72,7 @@ async fn a_process_that_sleeps_in_its_copy_does_not_hold_the_lane() {
     ]);
     let mut sleeper = PgConnection::connect_with(&options).await.unwrap();
     sleeper
-        .execute("BEGIN; SELECT FROM testing.log_head FOR UPDATE")
+        .execute("BEGIN; SELECT FROM testing.log_lane FOR UPDATE")
         .await
         .unwrap();
     let copy = sleeper

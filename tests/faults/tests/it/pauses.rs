@@ -85,7 +85,7 @@ async fn lane_holder(cluster: &Cluster) -> Option<i32> {
     sqlx::query_scalar(
         "SELECT pid FROM pg_stat_activity JOIN pg_locks USING (pid)
          WHERE datname = current_database() AND pid <> pg_backend_pid()
-           AND wait_event = 'ClientRead' AND relation = 'ordering.log_head'::regclass
+           AND wait_event = 'ClientRead' AND relation = 'ordering.log_lane'::regclass
            AND mode IN ('RowExclusiveLock', 'RowShareLock') AND granted
          LIMIT 1",
     )
@@ -190,7 +190,7 @@ async fn somebody_sleeps_in_the_middle_of_a_copy() {
             ]);
         let mut sleeper = sqlx::PgConnection::connect_with(&options).await.unwrap();
         sleeper
-            .execute("BEGIN; SELECT FROM ordering.log_head FOR UPDATE")
+            .execute("BEGIN; SELECT FROM ordering.log_lane FOR UPDATE")
             .await
             .unwrap();
         let copy = sleeper
