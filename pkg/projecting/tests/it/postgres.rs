@@ -223,7 +223,8 @@ async fn a_switch_never_goes_back() {
         store.switch(&candidate, &heads),
         candidate_folder.fold(events)
     );
-    (switched.unwrap(), folded.unwrap());
+    switched.unwrap();
+    folded.unwrap();
     let now = store.generations("items").await.unwrap();
     // Both versions answer their own release's queries.
     assert!(now.iter().all(|one| one.status == GenerationStatus::Active));
