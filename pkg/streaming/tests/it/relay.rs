@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use millrace_streaming::RelayOptions;
 use millrace_testkit::{eventually, namespace};
@@ -155,4 +158,25 @@ async fn a_paused_relay_that_wakes_up_does_no_harm() {
     world.log.grow(10);
     world.assert_stream_is_log().await;
     paused.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_sampled_events_get_a_span_of_their_trace() {
+    static CONTINUED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let world = World::on_shared_server().await;
+    let parent = |number: u64, flags: &str| format!("00-{number:032x}-{number:016x}-{flags}");
+    let options = RelayOptions {
+        continue_trace: |_, parent| CONTINUED.lock().unwrap().push(parent.to_owned()),
+        ..RELAY
+    };
+    for number in 1..=3 {
+        world.log.grow_traced("order-1", &parent(number, "01"));
+        world.log.grow_traced("order-1", &parent(number, "00"));
+    }
+    world.log.grow_traced("order-1", "nonsense");
+    let relay = world.relay_with(&world.log, &world.nats.namespace, options);
+    world.caught_up().await;
+    relay.stop().await;
+    let expected: Vec<_> = (1..=3).map(|number| parent(number, "01")).collect();
+    assert_eq!(*CONTINUED.lock().unwrap(), expected);
 }

@@ -44,7 +44,11 @@ pub const RELAY: RelayOptions = RelayOptions {
 
 fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())
+    RECORDER.get_or_init(|| {
+        // Without a subscriber every span is disabled.
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+        PrometheusBuilder::new().install_recorder().unwrap()
+    })
 }
 
 /// One context's log and its stream on some server. Namespace and context are the test's own, so
