@@ -60,7 +60,7 @@ CREATE TABLE answers (
     status       smallint    NOT NULL,
     headers      json        NOT NULL,
     body         bytea       NOT NULL,
-    token        text,
+    token        text        NOT NULL,
     expires_at   timestamptz NOT NULL
 );
 CREATE INDEX answers_by_expiry ON answers (expires_at);

@@ -68,8 +68,8 @@ pub struct StoredAnswer {
     pub key: AnswerKey,
     /// What was answered.
     pub answer: Answer,
-    /// Where its events stand; `None` for a refusal or when nothing had to be appended.
-    pub token: Option<LogToken>,
+    /// Where the log stood; see [`Appended::token`].
+    pub token: LogToken,
 }
 
 /// A claim on a name that must be unique in its scope (an e-mail), taken or given back with the
@@ -105,7 +105,8 @@ pub struct Appended {
     pub position: Position,
     /// The version of each stream after it, in the request's order.
     pub versions: Vec<StreamVersion>,
-    /// The token for the answer's `Log-Position`.
+    /// The token for the answer's `Log-Position`: a read that has it shows what was appended and,
+    /// where nothing had to be appended, what the request was decided on.
     pub token: LogToken,
     /// When the log took it.
     pub recorded_at: Timestamp,

@@ -88,7 +88,7 @@ impl From<ExecuteError> for Problem {
 impl IntoResponse for Written {
     fn into_response(self) -> Response {
         let Self(executed) = self;
-        respond(executed.answer, executed.token.as_ref(), executed.replayed)
+        respond(executed.answer, &executed.token, executed.replayed)
     }
 }
 

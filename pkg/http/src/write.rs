@@ -208,7 +208,7 @@ impl AnswerBuilder {
 /// Makes the response of a write: the answer, byte for byte as it was decided, with `Log-Position`
 /// and, where it was given before, `Idempotent-Replayed`.
 #[must_use]
-pub fn respond(answer: Answer, token: Option<&LogToken>, replayed: bool) -> Response {
+pub fn respond(answer: Answer, token: &LogToken, replayed: bool) -> Response {
     let mut response = Response::new(answer.body.into());
     *response.status_mut() =
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -221,7 +221,7 @@ pub fn respond(answer: Answer, token: Option<&LogToken>, replayed: bool) -> Resp
             headers.insert(name, value);
         }
     }
-    if let Some(value) = token.and_then(log_position) {
+    if let Some(value) = log_position(token) {
         headers.insert(LOG_POSITION, value);
     }
     if replayed {

@@ -7,12 +7,15 @@ mod bodies;
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
 use millrace_es::{Metadata, StreamVersion};
 use millrace_eventlog::{Answer, AnswerKey, Execute, Outcome, Repository};
 use millrace_http::{
-    AnswerBuilder, ChangeHeaders, NoBody, PathId, Problem, Write, WriteHeaders, respond,
+    AnswerBuilder, ChangeHeaders, NoBody, PathId, Problem, Write, WriteHeaders, Written,
 };
 use millrace_kernel::{EntityId, Timestamp};
 use serde::Serialize;
@@ -204,11 +207,7 @@ impl Request {
         };
         let respond_to = |outcome: Outcome<'_, Order>| answer_of(&id, &outcome, &answer);
         let executed = state.orders.execute(request, respond_to).await?;
-        Ok(respond(
-            executed.answer,
-            executed.token.as_ref(),
-            executed.replayed,
-        ))
+        Ok(Written(executed).into_response())
     }
 }
 

@@ -6,7 +6,7 @@ const RECOVER: [&str; 4] = ["log", "recover", "--context", "ordering"];
 
 /// A log that lost positions 3 and 4, which its stream kept.
 async fn behind() -> World {
-    let world = World::new().await;
+    let mut world = World::new().await;
     world.append(&["a", "b", "a", "c"]).await;
     world.publish().await;
     world.lose_after(2).await;
@@ -23,7 +23,7 @@ impl World {
 
 #[tokio::test]
 async fn status_holds_log_and_stream_against_each_other() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let status = ["log", "status", "--output", "json"];
     let empty = world.run(status).await.json();
     assert_eq!(empty["head"], 0);
@@ -101,7 +101,7 @@ async fn a_new_epoch_gives_up_what_only_the_stream_has() {
 
 #[tokio::test]
 async fn only_what_continues_the_log_is_taken_back() {
-    let world = behind().await;
+    let mut world = behind().await;
     let subject = format!("{}.ordering.3.order-created", world.nats.namespace);
     let published = world.nats.jetstream.publish(subject, "what?".into()).await;
     published.unwrap().await.unwrap();

@@ -36,10 +36,7 @@ impl World {
         migrate(&database.pool, &ordering(), PartitionCount::DEFAULT, own)
             .await
             .unwrap();
-        let options = PgLogOptions::new(ordering());
-        let log = PgEventLog::open(database.pool.clone(), options)
-            .await
-            .unwrap();
+        let log = open_log(&database).await;
         let names = Names::new(&nats.namespace).unwrap();
         let topology = Topology::new(nats.jetstream.clone(), names, TopologyOptions::default());
         topology.ensure(&[ordering()]).await.unwrap();
@@ -195,8 +192,9 @@ impl World {
         }
     }
 
-    /// A restore to an earlier point: what the log has after a position is gone.
-    pub async fn lose_after(&self, position: u64) {
+    /// A restore to an earlier point: what the log has after a position is gone. Whoever had the log
+    /// open would halt it, so it is opened anew, as processes are started anew after a restore.
+    pub async fn lose_after(&mut self, position: u64) {
         let position = Position::new(position).as_i64();
         for statement in [
             "DELETE FROM ordering.events WHERE position > $1",
@@ -211,11 +209,18 @@ impl World {
                 .await
                 .unwrap();
         }
+        self.log = open_log(&self.database).await;
     }
 
     pub async fn head(&self) -> u64 {
         self.log.head().await.unwrap().position.get()
     }
+}
+
+async fn open_log(database: &Database) -> PgEventLog {
+    PgEventLog::open(database.pool.clone(), PgLogOptions::new(ordering()))
+        .await
+        .unwrap()
 }
 
 fn created(order: &str) -> Value {

@@ -58,7 +58,7 @@ pub(super) struct Row<'a> {
 pub(super) struct Kept<'a> {
     pub key: &'a AnswerKey,
     pub answer: &'a Answer,
-    pub token: Option<LogToken>,
+    pub token: LogToken,
 }
 
 /// A name and its holder.
@@ -251,7 +251,6 @@ impl<'a, 'p> Batch<'a, 'p> {
 
     /// Gives the request's events their places.
     fn take(&mut self, request: &'a AppendRequest) -> Appended {
-        let before = self.position;
         let mut touched: Vec<(Partition, Position)> = Vec::new();
         let mut versions = Vec::with_capacity(request.streams.len());
         for append in &request.streams {
@@ -276,10 +275,11 @@ impl<'a, 'p> Batch<'a, 'p> {
             }
             if let Some(last) = append.events.last() {
                 self.streams.insert(&append.stream, (version, last.id));
-                match touched.iter_mut().find(|(number, _)| *number == partition) {
-                    Some((_, position)) => *position = self.position,
-                    None => touched.push((partition, self.position)),
-                }
+            }
+            let newest = self.partitions[usize::from(partition.get())];
+            match touched.iter_mut().find(|(number, _)| *number == partition) {
+                Some((_, position)) => *position = newest,
+                None => touched.push((partition, newest)),
             }
             versions.push(version);
         }
@@ -295,7 +295,7 @@ impl<'a, 'p> Batch<'a, 'p> {
             self.kept.push(Kept {
                 key,
                 answer,
-                token: (self.position > before).then(|| token.clone()),
+                token: token.clone(),
             });
         }
         Appended {
@@ -533,7 +533,10 @@ mod tests {
             let taken: Vec<_> = plan.verdicts.iter().flatten().collect();
             for appended in taken {
                 for (partition, position) in &appended.token.partitions {
-                    let row = &plan.rows[usize::try_from(position.get()).unwrap() - 1];
+                    let Some(row) = position.get().checked_sub(1) else {
+                        continue;
+                    };
+                    let row = &plan.rows[usize::try_from(row).unwrap()];
                     prop_assert_eq!(row.partition, *partition);
                 }
             }

@@ -241,7 +241,7 @@ pub(super) fn answer(row: &PgRow) -> Result<(StoredAnswer, bool), LogError> {
             row.try_get::<i16, _>("status")?,
             row.try_get::<String, _>("headers")?,
             row.try_get::<Vec<u8>, _>("body")?,
-            row.try_get::<Option<String>, _>("token")?,
+            row.try_get::<String, _>("token")?,
             row.try_get::<bool, _>("expired")?,
         ))
     };
@@ -260,10 +260,7 @@ pub(super) fn answer(row: &PgRow) -> Result<(StoredAnswer, bool), LogError> {
             headers: serde_json::from_str(&headers).map_err(corrupt)?,
             body: body.into(),
         },
-        token: token
-            .map(|token| token.parse())
-            .transpose()
-            .map_err(corrupt)?,
+        token: token.parse().map_err(corrupt)?,
     };
     Ok((stored, expired))
 }

@@ -418,7 +418,7 @@ impl Store {
             .bind(
                 plan.kept
                     .iter()
-                    .map(|kept| kept.token.as_ref().map(ToString::to_string))
+                    .map(|kept| kept.token.to_string())
                     .collect::<Vec<_>>(),
             )
             .bind(ANSWER_HOURS)

@@ -181,7 +181,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
                 }
                 return Ok(Some(Executed {
                     answer: decided.answer,
-                    token: decided.appends.then_some(appended.token),
+                    token: appended.token,
                     replayed: false,
                 }));
             }

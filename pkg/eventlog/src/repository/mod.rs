@@ -104,8 +104,8 @@ impl<A: Aggregate> Copy for Outcome<'_, A> {}
 pub struct Executed {
     /// The answer: made now, or the one kept under the key.
     pub answer: Answer,
-    /// Where its events stand; `None` when nothing was appended.
-    pub token: Option<LogToken>,
+    /// Where the log stood; see [`Appended::token`](crate::Appended::token).
+    pub token: LogToken,
     /// Whether it is the answer to an earlier request with the same key.
     pub replayed: bool,
 }

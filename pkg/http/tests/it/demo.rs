@@ -262,19 +262,19 @@ impl Demo {
         act: impl FnOnce() -> Answer,
     ) -> Result<Response, Problem> {
         let Some(key) = key else {
-            return Ok(respond(act(), Some(&token(7)), false));
+            return Ok(respond(act(), &token(7), false));
         };
         let kept = self.0.answers.lock().unwrap().get(&key.key_hash).cloned();
         match kept {
             Some((first, _)) if first.request_hash != key.request_hash => {
                 Err(Problem::idempotency_key_reused())
             }
-            Some((_, answer)) => Ok(respond(answer, Some(&token(7)), true)),
+            Some((_, answer)) => Ok(respond(answer, &token(7), true)),
             None => {
                 let answer = act();
                 let entry = (key, answer.clone());
                 self.0.answers.lock().unwrap().insert(key.key_hash, entry);
-                Ok(respond(answer, Some(&token(7)), false))
+                Ok(respond(answer, &token(7), false))
             }
         }
     }

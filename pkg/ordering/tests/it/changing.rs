@@ -51,6 +51,7 @@ async fn a_deleted_order_leaves_the_lists_and_keeps_its_history() {
     assert!(deleted.bytes.is_empty());
     let again = system.delete(&path).await.expect(StatusCode::NO_CONTENT);
     assert_eq!(again.header("etag"), "\"2\"");
+    assert_eq!(again.position(), deleted.position(), "where to wait for it");
     assert_eq!(
         system.store.head().await,
         3,
