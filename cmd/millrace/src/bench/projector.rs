@@ -49,9 +49,9 @@ const DYNAMO_ORDERS: (u64, u64) = (8_000, 400);
 /// Who ordered.
 const USERS: u64 = 5_000;
 /// Orders of one append.
-const APPEND_ORDERS: u64 = 250;
+const APPEND_ORDERS: u64 = 50;
 /// How many appends later an order's status changes: not in the batch that creates it.
-const LATER_APPENDS: u64 = 24;
+const LATER_APPENDS: u64 = 120;
 /// How long any one measurement may take.
 const BOUND: Duration = Duration::from_mins(5);
 /// How often the checkpoints are asked how far they are.
