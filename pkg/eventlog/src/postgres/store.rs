@@ -28,7 +28,7 @@ use crate::{AppendRequest, LogError};
 
 /// Up to here a batch's events ride in the statement that moves the head; above, COPY pays for its
 /// two extra round trips.
-const MAX_INLINE_EVENTS: usize = 32;
+const MAX_INLINE_EVENTS: usize = 100_000;
 /// How long answers are kept.
 const ANSWER_HOURS: i32 = 24;
 /// How long one attempt at a batch may take before its connection is given up.
