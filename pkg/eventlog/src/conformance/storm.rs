@@ -20,10 +20,9 @@ use crate::{
 };
 
 /// The steps at which a writer is cut.
-const STEPS: [LaneStep; 6] = [
+const STEPS: [LaneStep; 5] = [
     LaneStep::Probed,
     LaneStep::Locked,
-    LaneStep::Copied,
     LaneStep::Written,
     LaneStep::Committing,
     LaneStep::Committed,

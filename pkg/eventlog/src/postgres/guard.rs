@@ -50,8 +50,8 @@ impl Seen {
 }
 
 /// Ends the sessions of other processes that hold the head while their process sleeps. The
-/// server's own time-outs end an idle transaction, but none of them ends a COPY whose data does
-/// not come.
+/// server's own time-outs end an idle transaction, but none of them ends a statement whose
+/// messages do not come.
 pub(super) async fn end_sleepers(
     conn: &mut PgConnection,
     statements: &Statements,

@@ -7,6 +7,7 @@
 mod copy;
 mod failure;
 mod guard;
+mod guess;
 mod lane;
 mod limits;
 mod plan;
@@ -61,14 +62,12 @@ pub trait PgInlineTable: Send + Sync {
 /// Where the lane stands in a batch. For tests that kill, pause or cut it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LaneStep {
-    /// The log was read and the batch decided.
+    /// The batch is decided, on what was read or remembered.
     Probed,
     /// The lane is locked, before the log was read.
     Locked,
-    /// The lane is locked and the head moved; answers, and the events of a small batch, are written.
+    /// The lane is locked and the head moved; events and answers are written.
     Written,
-    /// The events of a large batch are copied.
-    Copied,
     /// A write-model table was written.
     Inlined,
     /// Everything is written, the commit is sent next.
@@ -156,6 +155,8 @@ impl PgEventLog {
             conn: None,
             contended: false,
             seen: guard::Seen::default(),
+            memory: None,
+            clock: None,
         };
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();

@@ -345,7 +345,8 @@ impl<'a, 'p> Batch<'a, 'p> {
 
 /// The streams, keys and names that have to be read for a batch, each once.
 pub(super) struct Wanted<'a> {
-    pub streams: Vec<&'a StreamId>,
+    /// The batch's streams, each with what the first append to it expects.
+    pub streams: Vec<(&'a StreamId, ExpectedVersion)>,
     pub keys: Vec<[u8; 32]>,
     pub names: Vec<(&'static str, &'a str)>,
 }
@@ -362,7 +363,7 @@ impl<'a> Wanted<'a> {
             for append in &request.streams {
                 if let Entry::Vacant(entry) = seen.entry(&append.stream) {
                     entry.insert(());
-                    wanted.streams.push(&append.stream);
+                    wanted.streams.push((&append.stream, append.expected));
                 }
             }
             if let Some((key, _)) = &request.answer {

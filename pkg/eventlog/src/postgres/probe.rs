@@ -20,7 +20,7 @@ impl Store {
         conn: &mut PgConnection,
         wanted: &Wanted<'_>,
     ) -> Result<Probed, Failure> {
-        let streams: Vec<&str> = wanted.streams.iter().map(|s| s.as_str()).collect();
+        let streams: Vec<&str> = wanted.streams.iter().map(|(s, _)| s.as_str()).collect();
         let keys: Vec<&[u8]> = wanted.keys.iter().map(<[u8; 32]>::as_slice).collect();
         let row = sqlx::query(&self.statements.probe)
             .bind(streams)
@@ -96,7 +96,7 @@ fn probed(row: &PgRow, wanted: &Wanted<'_>) -> Result<(Probed, Vec<Vec<u8>>), sq
     let mut streams = HashMap::new();
     for ((number, version), id) in found {
         let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        if let Some(stream) = wanted.streams.get(index) {
+        if let Some((stream, _)) = wanted.streams.get(index) {
             streams.insert(
                 (*stream).clone(),
                 (StreamVersion::from_i64(version), EventId::new(id)),

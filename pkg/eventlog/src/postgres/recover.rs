@@ -65,6 +65,8 @@ pub(super) async fn import(
         conn: None,
         contended: false,
         seen: Seen::default(),
+        memory: None,
+        clock: None,
     };
     match import_with(&store, events).await {
         Ok(()) => {}

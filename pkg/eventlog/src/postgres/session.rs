@@ -14,8 +14,8 @@ use super::{
 /// How long a connection may take.
 const CONNECT_MS: u64 = 3_000;
 /// The session settings that keep a paused or lost process from holding the lane: its transaction
-/// ends when it idles, its connection when the network is gone. A process that sleeps in its COPY is
-/// ended by the one that waits for it longest, see [`super::guard`].
+/// ends when it idles, its connection when the network is gone. A process that sleeps between
+/// the messages of a statement is ended by the one that waits for it longest, see [`super::guard`].
 const IDLE_IN_TRANSACTION_MS: u64 = 3_000;
 const LOCK_WAIT_MS: u64 = 4_000;
 const STATEMENT_MS: u64 = 6_000;

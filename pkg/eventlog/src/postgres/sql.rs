@@ -85,10 +85,20 @@ const LOCK: &str = "SELECT FROM {s}.log_lane FOR NO KEY UPDATE";
 
 /// Locks the lane, moves the end of the log, if it is where the batch was decided, and writes events
 /// and answers with it. Whoever waited here for another process finds that the row it wants to
-/// replace is gone, and has written nothing.
+/// replace is gone, and has written nothing. The end being there, the statement sees every event up
+/// to it, so that streams and keys that were guessed are checked against the whole log.
 const WRITE: &str = "
 WITH lane AS (
     SELECT FROM {s}.log_lane WHERE epoch = $2 AND guard = $3 AND halted IS NULL
+      AND NOT EXISTS (
+        SELECT FROM unnest($24::text[], $25::bigint[], $26::uuid[]) AS g (stream, version, id)
+        LEFT JOIN LATERAL (
+            SELECT version, event_id FROM {s}.events
+            WHERE stream = g.stream ORDER BY version DESC LIMIT 1
+        ) e ON true
+        WHERE coalesce(e.version, 0) <> g.version OR e.event_id <> g.id
+      )
+      AND NOT EXISTS (SELECT FROM {s}.answers WHERE key_hash = ANY ($17))
     FOR NO KEY UPDATE
 ), gone AS (
     DELETE FROM {s}.log_end USING lane WHERE position = $1 RETURNING true AS moved

@@ -1,17 +1,17 @@
 //! One attempt after another at making a batch durable, on the lane's own connection.
 //!
-//! What was read outside the lane is only a guess until the lane is locked. So a batch is decided
-//! on a read, and its first statement locks the lane and moves the head under the condition that it
-//! is still where the read saw it. A small batch is done with that statement; to a large one COPY
-//! brings the events. Where the head moved, because another process appended, the batch is read and
-//! decided again under the lock.
+//! What is known outside the lane is only a guess until the lane is locked. So a batch is decided on
+//! what this process remembers (see [`super::guess`]), else on a read, and its first statement locks
+//! the lane and writes everything under the condition that it was decided on the truth. Where it was
+//! not, because another process appended, the batch is read and decided again, in the end under the
+//! lock.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use millrace_es::{Context, RecordedEvent};
+use millrace_es::{Context, RecordedEvent, StreamId};
 use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
@@ -20,15 +20,13 @@ use super::{
     copy::{self, MetadataText, small},
     failure::{Failure, leaves_open, timed_out},
     guard::{Seen, end_sleepers},
+    guess::{self, Clock, Memory},
     plan::{self, Claim, Plan, Wanted},
     session,
     sql::Statements,
 };
-use crate::{AppendRequest, LogError};
+use crate::{AppendRequest, ExpectedVersion, LogError};
 
-/// Up to here a batch's events ride in the statement that moves the head; above, COPY pays for its
-/// two extra round trips.
-const MAX_INLINE_EVENTS: usize = 100_000;
 /// How long answers are kept.
 const ANSWER_HOURS: i32 = 24;
 /// How long one attempt at a batch may take before its connection is given up.
@@ -62,6 +60,10 @@ pub(super) struct Store {
     pub contended: bool,
     /// The newest head this process has seen.
     pub seen: Seen,
+    /// Where the last commit of this process left the log.
+    pub memory: Option<Memory>,
+    /// The server's clock, as it was read last.
+    pub clock: Option<Clock>,
 }
 
 impl Store {
@@ -79,6 +81,7 @@ impl Store {
             let failure = match timeout(Duration::from_millis(ATTEMPT_MS), attempt).await {
                 Ok(Ok(plan)) => {
                     self.seen.committed(plan.before.epoch, plan.position);
+                    self.memory = Memory::after(&plan);
                     return Ok(plan);
                 }
                 Ok(Err(failure)) => failure,
@@ -183,21 +186,56 @@ impl Store {
     ) -> Result<Plan<'a>, Failure> {
         let wanted = Wanted::of(requests.iter().copied());
         if !self.contended {
+            if let Some(plan) = self.write_guessed(conn, &wanted, requests, sent).await? {
+                return Ok(plan);
+            }
             let plan = self.decide(conn, &wanted, requests).await?;
             if plan.is_empty() {
                 return Ok(plan);
             }
-            let written = if plan.rows.len() <= MAX_INLINE_EVENTS && self.is_one_statement(&plan) {
-                self.write_alone(conn, plan, sent).await?
-            } else {
-                let tx = conn.begin().await.map_err(Failure::of)?;
-                self.write_all(tx, plan, sent).await?
-            };
-            if let Some(plan) = written {
+            if let Some(plan) = self.write_unlocked(conn, plan, &[], sent).await? {
                 return Ok(plan);
             }
         }
         self.write_locked(conn, &wanted, requests, sent).await
+    }
+
+    /// Decides a batch without reading, and writes it if what it was decided on is so.
+    async fn write_guessed<'a>(
+        &mut self,
+        conn: &mut PgConnection,
+        wanted: &Wanted<'a>,
+        requests: &[&'a AppendRequest],
+        sent: &mut Option<Plan<'a>>,
+    ) -> Result<Option<Plan<'a>>, Failure> {
+        let memory = self.memory.take();
+        let Some(probed) = memory.and_then(|memory| memory.guess(self.clock.as_ref()?, wanted))
+        else {
+            return Ok(None);
+        };
+        let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
+        // Nothing to write is nothing that would find out whether the guess was right.
+        if plan.is_empty() {
+            return Ok(None);
+        }
+        self.at(LaneStep::Probed).await;
+        self.write_unlocked(conn, plan, &wanted.streams, sent).await
+    }
+
+    /// Writes a batch that was decided before the lane is locked; `None` when it was decided on
+    /// something that is not so, or not any more.
+    async fn write_unlocked<'a>(
+        &mut self,
+        conn: &mut PgConnection,
+        plan: Plan<'a>,
+        guessed: &[(&StreamId, ExpectedVersion)],
+        sent: &mut Option<Plan<'a>>,
+    ) -> Result<Option<Plan<'a>>, Failure> {
+        if self.is_one_statement(&plan) {
+            return self.write_alone(conn, plan, guessed, sent).await;
+        }
+        let tx = conn.begin().await.map_err(Failure::of)?;
+        self.write_all(tx, plan, guessed, sent).await
     }
 
     /// Reads what a batch needs and decides it.
@@ -208,6 +246,7 @@ impl Store {
         requests: &[&'a AppendRequest],
     ) -> Result<Plan<'a>, Failure> {
         let probed = self.probe(conn, wanted).await?;
+        self.clock = Some(Clock::read(probed.head.now));
         self.contended = !self.seen.is(&probed.head);
         self.seen.take(&probed.head)?;
         let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
@@ -215,7 +254,7 @@ impl Store {
         Ok(plan)
     }
 
-    /// Whether the statement that moves the head writes all of a small plan.
+    /// Whether the statement that moves the head writes all of a plan.
     fn is_one_statement(&self, plan: &Plan<'_>) -> bool {
         self.inline.is_empty()
             && plan.claims.is_empty()
@@ -223,18 +262,18 @@ impl Store {
             && plan.expired.is_empty()
     }
 
-    /// Writes a small batch in one statement, which is its own transaction; `None` when the head
-    /// has moved.
+    /// Writes a batch in one statement, which is its own transaction.
     async fn write_alone<'a>(
         &mut self,
         conn: &mut PgConnection,
         plan: Plan<'a>,
+        guessed: &[(&StreamId, ExpectedVersion)],
         sent: &mut Option<Plan<'a>>,
     ) -> Result<Option<Plan<'a>>, Failure> {
         self.at(LaneStep::Committing).await;
         // From here on it may be durable.
         let plan = sent.insert(plan);
-        if !self.write(conn, plan, true).await? {
+        if !self.write(conn, plan, guessed).await? {
             *sent = None;
             return Ok(None);
         }
@@ -261,7 +300,7 @@ impl Store {
             tx.rollback().await.map_err(Failure::of)?;
             return Ok(plan);
         }
-        let written = self.write_all(tx, plan, sent).await?;
+        let written = self.write_all(tx, plan, &[], sent).await?;
         written.ok_or_else(|| {
             Failure::Fatal(LogError::Corrupt(format!(
                 "the head of {} moved while it was locked",
@@ -270,24 +309,20 @@ impl Store {
         })
     }
 
-    /// Writes a batch of any size and all beside it, and commits; `None` when the head has moved.
+    /// Writes a batch and all beside it, and commits.
     async fn write_all<'a>(
         &mut self,
         mut tx: Transaction<'_, Postgres>,
         plan: Plan<'a>,
+        guessed: &[(&StreamId, ExpectedVersion)],
         sent: &mut Option<Plan<'a>>,
     ) -> Result<Option<Plan<'a>>, Failure> {
         self.drop_expired(&mut tx, &plan).await?;
-        let by_copy = plan.rows.len() > MAX_INLINE_EVENTS;
-        if !self.write(&mut tx, &plan, !by_copy).await? {
+        if !self.write(&mut tx, &plan, guessed).await? {
             tx.rollback().await.map_err(Failure::of)?;
             return Ok(None);
         }
         self.at(LaneStep::Written).await;
-        if by_copy {
-            self.copy(&mut tx, &plan.rows).await?;
-            self.at(LaneStep::Copied).await;
-        }
         self.write_beside(&mut tx, &plan).await?;
         self.at(LaneStep::Committing).await;
         *sent = Some(plan);
@@ -326,19 +361,15 @@ impl Store {
         Ok(())
     }
 
-    /// Moves the head and writes the answers, and the events unless they came by COPY. `false` when
-    /// the head was not where the plan was made; then nothing was written.
+    /// Moves the head and writes events and answers. `false` when the head was not where the plan
+    /// was made, or a stream is not as `guessed`; then nothing was written.
     async fn write(
         &self,
         conn: &mut PgConnection,
         plan: &Plan<'_>,
-        with_events: bool,
+        guessed: &[(&StreamId, ExpectedVersion)],
     ) -> Result<bool, Failure> {
-        let rows = if with_events {
-            plan.rows.as_slice()
-        } else {
-            &[]
-        };
+        let rows = plan.rows.as_slice();
         let encode = |error: serde_json::Error| Failure::Data(sqlx::Error::Encode(error.into()));
         let numbers = |of: fn(&plan::Row<'_>) -> i64| rows.iter().map(of).collect::<Vec<_>>();
         let smalls = |of: fn(&plan::Row<'_>) -> u16| {
@@ -422,6 +453,24 @@ impl Store {
                     .collect::<Vec<_>>(),
             )
             .bind(ANSWER_HOURS)
+            .bind(
+                guessed
+                    .iter()
+                    .map(|(stream, _)| stream.as_str())
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                guessed
+                    .iter()
+                    .map(|(_, expected)| guess::version(*expected))
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                guessed
+                    .iter()
+                    .map(|(_, expected)| guess::event(*expected))
+                    .collect::<Vec<_>>(),
+            )
             .fetch_optional(conn)
             .await
             .map_err(Failure::of)?;
