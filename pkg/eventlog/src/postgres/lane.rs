@@ -42,6 +42,9 @@ const APPEND_WAIT_MS: u64 = 5_000;
 const GATHER_SHARE: u32 = 10;
 /// … and at most this long.
 const MAX_GATHER_US: u64 = 400;
+/// Above this many appends a batch is answered by a task of its own, so that the next batch is on
+/// its way while their clients are woken.
+const ANSWERED_BY_THE_LANE: usize = 32;
 
 struct Pending {
     request: AppendRequest,
@@ -81,6 +84,7 @@ impl Lane {
             meters,
             last_appends: 1,
             last_commit: Duration::ZERO,
+            tasks: tasks.clone(),
         };
         tasks.spawn(task.run());
         Self {
@@ -154,6 +158,7 @@ struct Task {
     meters: Meters,
     last_appends: usize,
     last_commit: Duration,
+    tasks: TaskTracker,
 }
 
 impl Task {
@@ -216,7 +221,8 @@ impl Task {
             }
             let committed = self.commit_whole(&batch).instrument(span).await;
             match committed {
-                Ok(verdicts) => answer(batch, verdicts),
+                Ok(verdicts) if batch.len() <= ANSWERED_BY_THE_LANE => answer(batch, verdicts),
+                Ok(verdicts) => drop(self.tasks.spawn(async move { answer(batch, verdicts) })),
                 Err(Refused::Data(error)) if batch.len() == 1 => {
                     tracing::warn!(context = %self.store.context, %error, "an append's data is not possible");
                     refuse(batch, || AppendError::Invalid(reason(&error)));
