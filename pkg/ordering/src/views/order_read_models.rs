@@ -200,7 +200,7 @@ const LOAD: &str = concat!(
 const STORE: &str = concat!(
     "INSERT INTO order_read_models (",
     columns!(),
-    ") SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::json[], \
+    ") SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]::json[], \
      $6::integer[], $7::numeric[], $8::text[], $9::text[], $10::text[], $11::boolean[], \
      $12::timestamptz[], $13::timestamptz[], $14::bigint[])
      ON CONFLICT (id) DO UPDATE SET
@@ -294,7 +294,7 @@ async fn upsert(conn: &mut PgConnection, rows: &[&OrderRow]) -> Result<(), sqlx:
         .bind(column(rows, |row| row.user_id.as_str()))
         .bind(column(rows, |row| row.user_username.as_deref()))
         .bind(column(rows, |row| row.user_email.as_deref()))
-        .bind(column(rows, |row| Json(&*row.items.0)))
+        .bind(column(rows, |row| row.items.0.get()))
         .bind(items_counts)
         .bind(column(rows, |row| row.total_amount.get()))
         .bind(column(rows, |row| row.status.as_str()))

@@ -219,7 +219,11 @@ impl<B: Backend> ReadState<B> {
                     });
                 }
                 Judgement::Foreign => (Vec::new(), Position::ZERO),
-                Judgement::NeedsHead { reached } => (Vec::new(), reached),
+                Judgement::NeedsHead { reached } => {
+                    // A position that the log has not given out: how far the whole context is.
+                    let all = watermark(&token.context, &checkpoints, head.as_ref());
+                    (Vec::new(), all.map_or(reached, |all| all.position))
+                }
                 Judgement::Behind { targets, reached } => (targets, reached),
             };
             drop(found);
