@@ -1,4 +1,5 @@
-//! Whether a longer log makes anything slower: appends, commands and reads at two lengths.
+//! Whether a longer log makes anything slower: appends, their way through relay and projector,
+//! commands, reads, and how soon a write is readable, at two lengths.
 //!
 //! What is measured adds to the log, so each length is what the log has when its measurements
 //! begin. The view in DynamoDB has no part in it: the embedded endpoint would take half an hour to
@@ -11,7 +12,7 @@ use sqlx::PgPool;
 use super::{
     BenchContext, Figure, Target,
     append::{Beside, Lane},
-    commands, reads,
+    commands, readable, reads,
     system::{Roles, System},
 };
 
@@ -27,12 +28,16 @@ const WAITING: usize = 1_000;
 const READ_ORDERS: i64 = 10_000;
 /// What a figure should keep of itself.
 const RATIO: f64 = 0.8;
+/// What a latency may become of itself.
+const LATENCY_RATIO: f64 = 1.2;
 /// How long the views may take to have all orders, in milliseconds.
 const CATCH_UP_MS: u64 = 600_000;
 
 /// What was measured at one length.
 struct Measured {
     appends: f64,
+    catch_up: f64,
+    readable_ms: f64,
     commands: f64,
     reads: f64,
 }
@@ -58,8 +63,12 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     };
     Ok(vec![
         figure("appends", "events/s", after.appends, before.appends),
+        figure("catch_up", "events/s", after.catch_up, before.catch_up),
         figure("commands", "orders/s", after.commands, before.commands),
         figure("reads", "reads/s", after.reads, before.reads),
+        Figure::new("growth.readable_p50", after.readable_ms, "ms")
+            .over(format!("the same at {short} events"), before.readable_ms)
+            .target(Target::RatioAtMost(LATENCY_RATIO)),
     ])
 }
 
@@ -78,14 +87,20 @@ async fn measure(
     let ids = some_ids(&system.database.pool).await?;
     context.say("reads");
     let reads = reads::one_order(context, system, &ids).await?.per_second;
-    context.say("appends");
+    context.say("from 201 to readable");
+    let readable = readable::in_postgres(context, system).await?;
+    context.say("appends, and until the views have them");
     let time = Duration::from_secs(context.size(5, 1));
+    let began = Instant::now();
     let appends = lane.rate(WAITING, time).await?.per_second;
     system.caught_up(deadline).await?;
+    let catch_up = appends * time.as_secs_f64() / began.elapsed().as_secs_f64();
     context.say("commands");
     let commands = commands::placed(context, system, None).await?.per_second;
     Ok(Measured {
         appends,
+        catch_up,
+        readable_ms: readable.quantile_ms(0.50),
         commands,
         reads,
     })

@@ -78,6 +78,12 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// How soon a write is readable in PostgreSQL, at a rate that leaves the machine room.
+pub async fn in_postgres(context: &BenchContext, system: &System) -> anyhow::Result<Latencies> {
+    let rate = context.size(DYNAMODB_PER_SECOND, QUICK_PER_SECOND);
+    measure(context, system, View::Postgres, rate).await
+}
+
 async fn measure(
     context: &BenchContext,
     system: &System,
