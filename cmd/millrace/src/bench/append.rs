@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use millrace_es::{Context, DomainEvent, EventId, Metadata, NewEvent, PartitionCount, StreamId};
 use millrace_eventlog::{
     Answer, AnswerKey, AppendRequest, EventLog, ExpectedVersion, Faults, LaneStep, PgEventLog,
@@ -25,16 +24,13 @@ use millrace_ordering::{
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use super::{BenchContext, BenchDatabase, Figure, Latencies, SqlLoad, Target};
+use super::{BenchContext, BenchDatabase, Figure, Latencies, SqlLoad, Target, copying::copy_again};
 
 /// Appends that wait together while the lane is measured at its widest: what a process with many
 /// connections has.
 const WAITING: usize = 1_000;
 /// The clients of the baseline of one-row inserts.
 const CLIENTS: usize = 64;
-/// The rows that COPY writes at most: a run's first ones.
-const MAX_COPY_ROWS: i64 = 200_000;
-
 /// What is written in the same transaction as the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
@@ -67,6 +63,7 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     let wide = bench.rate(WAITING, time).await?;
     let narrow = bench.rate(CLIENTS, time).await?;
     context.say("COPY of the same rows");
+    make_table(&bench.database.pool, "copied").await?;
     let copied = copy_again(&bench.database, wide.batch).await?;
     context.say("one-row inserts");
     let plain = plain_inserts(&bench.database, time).await?;
@@ -77,7 +74,10 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
 
     figures.push(
         Figure::new("append.events_only", wide.per_second, "events/s")
-            .over(format!("COPY in batches of {}", wide.batch), copied)
+            .over(
+                format!("{} COPY in batches of {}", copied.tool, wide.batch),
+                copied.per_second,
+            )
             .target(Target::RatioAtLeast(0.5)),
     );
     let inserts = format!("{} one-row inserts, {CLIENTS} clients", plain.tool);
@@ -300,42 +300,6 @@ fn order(beside: Beside) -> anyhow::Result<AppendRequest> {
         answer,
         reservations: Vec::new(),
     })
-}
-
-/// Copies a run's rows into another table with the same indexes, in batches of the same size, a
-/// transaction each. Rows per second, making the batches not counted.
-async fn copy_again(database: &BenchDatabase, batch: usize) -> anyhow::Result<f64> {
-    make_table(&database.pool, "copied").await?;
-    let mut conn = PgConnection::connect(&database.url).await?;
-    let head: i64 = sqlx::query_scalar("SELECT position FROM ordering.log_head")
-        .fetch_one(&mut conn)
-        .await?;
-    let step = i64::try_from(batch.max(1))?;
-    let (mut rows, mut took) = (0_u64, Duration::ZERO);
-    let mut after = 0;
-    while after < head.min(MAX_COPY_ROWS) {
-        let body: Vec<u8> = conn
-            .copy_out_raw(&format!(
-                "COPY (SELECT * FROM ordering.events WHERE position > {after}
-                       ORDER BY position LIMIT {step}) TO STDOUT (FORMAT binary)"
-            ))
-            .await?
-            .try_fold(Vec::new(), |mut all, part| async move {
-                all.extend_from_slice(&part);
-                Ok(all)
-            })
-            .await?;
-        let started = Instant::now();
-        let mut copy = conn
-            .copy_in_raw("COPY ordering.copied FROM STDIN (FORMAT binary)")
-            .await?;
-        copy.send(body).await?;
-        rows += copy.finish().await?;
-        took += started.elapsed();
-        after += step;
-    }
-    let rows = f64::from(u32::try_from(rows)?);
-    Ok(rows / took.as_secs_f64())
 }
 
 /// A table like the log's, empty.

@@ -7,6 +7,7 @@ mod append;
 mod baseline;
 mod commands;
 mod context;
+mod copying;
 mod figure;
 mod growth;
 mod http;
