@@ -1,7 +1,7 @@
 //! What befalls the stream: it is emptied, or somebody else writes into it.
 
 use async_nats::HeaderMap;
-use millrace_faults::ClusterOptions;
+use millrace_faults::{Cluster, ClusterOptions};
 
 use crate::{FEW_COMMANDS, RECOVERY_BOUND, SOME_COMMANDS, options, survive};
 
@@ -21,6 +21,14 @@ async fn the_data_of_nats_is_emptied() {
     .await;
 }
 
+/// The headers of the stream's last message; none while the stream is being made anew.
+async fn last_headers(cluster: &Cluster) -> Option<HeaderMap> {
+    let stream = format!("{}-ordering", cluster.namespace);
+    let stream = cluster.jetstream.get_stream(stream).await.ok()?;
+    let last = stream.get_info().await.ok()?.state.last_sequence;
+    Some(stream.get_raw_message(last).await.ok()?.headers)
+}
+
 #[tokio::test]
 async fn somebody_publishes_into_the_stream() {
     survive("foreign", options(), async |cluster, seed, load| {
@@ -33,18 +41,12 @@ async fn somebody_publishes_into_the_stream() {
             );
             // Nonsense, or the copy of an event that was there.
             let headers = if round % 2 == 0 {
-                HeaderMap::new()
+                None
             } else {
-                let stream = format!("{}-ordering", cluster.namespace);
-                let stream = cluster.jetstream.get_stream(stream).await.unwrap();
-                let last = stream.get_info().await.unwrap().state.last_sequence;
-                match stream.get_raw_message(last).await {
-                    Ok(message) => message.headers,
-                    Err(_) => HeaderMap::new(),
-                }
+                last_headers(cluster).await
             };
             let mut copied = HeaderMap::new();
-            for (name, values) in headers.iter() {
+            for (name, values) in headers.iter().flat_map(HeaderMap::iter) {
                 let name: &str = name.as_ref();
                 if name.starts_with("ce-") || name == "content-type" {
                     copied.insert(name, values[0].clone());
