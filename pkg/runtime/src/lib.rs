@@ -22,6 +22,6 @@ pub use settings::{CommonSettings, HttpSettings, LogFormat, TelemetrySettings};
 
 /// Every process takes and gives back millions of small pieces: headers, texts, rows, on another
 /// thread than the one that took them. The system's allocator spent half of a projector's time on
-/// that, and the one of a static build takes a lock for each piece.
+/// that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -19,8 +19,9 @@ use crate::{endpoints::Endpoints, lag, migrate, opened};
 const READY_MS: u64 = 60_000;
 /// How often that is asked, in milliseconds.
 const POLL_MS: u64 = 50;
-/// Connections for the queries of one read model: as many as read at once.
-const QUERY_CONNECTIONS: &str = "64";
+/// Connections for the queries of one read model: four for each of two cores. As many as there are
+/// readers would have PostgreSQL switch between its processes instead of working.
+const QUERY_CONNECTIONS: &str = "8";
 
 /// Which roles run beside the command service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
