@@ -98,6 +98,8 @@ fn in_use(flag: &str, port: u16) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn args(port: u16, nats_port: Option<u16>) -> PortArgs {
@@ -130,8 +132,21 @@ mod tests {
 
     #[test]
     fn no_port_is_given_twice() {
-        let ports = Ports::choose(&args(9090, None)).unwrap();
-        assert_eq!(ports.public, 9090);
-        assert_ne!(ports.projector_admin, 9090);
+        // The usual ports may be in use by a system that runs here; then free ones are taken.
+        let public = free_port();
+        let ports = Ports::choose(&args(public, None)).unwrap();
+        let all = BTreeSet::from([
+            ports.public,
+            ports.projector_admin,
+            ports.command,
+            ports.command_admin,
+            ports.query_admin,
+            ports.postgres,
+            ports.nats,
+            ports.dynamodb,
+        ]);
+        assert_eq!(all.len(), 8, "{ports:?}");
+        let twice = Ports::choose(&args(public, Some(public)));
+        assert!(twice.unwrap_err().to_string().contains("--nats-port"));
     }
 }
