@@ -320,10 +320,17 @@ fn compare_epochs(stream: Option<Epoch>, log: Epoch) -> Option<Verdict> {
 
 /// Compares what log and stream have at one position; `None` when it is the same event.
 fn compare_events(logged: &RecordedEvent, streamed: &RecordedEvent) -> Option<Verdict> {
-    if logged.id == streamed.id {
-        return None;
-    }
     let at = logged.position;
+    if logged.id == streamed.id {
+        let same = logged.payload.get() == streamed.payload.get()
+            && logged.stream == streamed.stream
+            && logged.event_type == streamed.event_type
+            && logged.version == streamed.version;
+        return (!same).then(|| {
+            let why = format!("message {at} has the id of the log's event and is not it");
+            Verdict::Rebuild(Fault::Foreign, why)
+        });
+    }
     if streamed.epoch < logged.epoch {
         let why = format!("message {at} is of an earlier epoch");
         return Some(Verdict::Rebuild(Fault::Foreign, why));

@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use millrace_streaming::RelayOptions;
+use millrace_streaming::{RelayOptions, wire};
 use millrace_testkit::{eventually, own_nats};
 
 use crate::world::{BOUND, LEASE, RELAY, World, position};
@@ -100,6 +100,30 @@ async fn a_foreign_message_at_the_tail_is_found_while_idle() {
     world.repaired("foreign").await;
     let after = world.assert_stream_is_log().await;
     assert_ne!(before.identity, after.identity);
+    assert_eq!(world.log.halted(), None);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_copy_in_an_events_own_place_is_driven_out() {
+    let world = World::on_shared_server().await;
+    let relay = world.relay();
+    world.log.grow(10);
+    world.assert_stream_is_log().await;
+    relay.stop().await;
+    world.log.grow(1);
+    let event = world.log.events().pop().unwrap();
+    let copy = wire::encode(world.names(), &event);
+    let publish = world.nats.jetstream.publish_with_headers(
+        copy.subject,
+        copy.headers,
+        "{\"not\":\"yours\"}".into(),
+    );
+    assert_eq!(publish.await.unwrap().await.unwrap().sequence, 11);
+
+    let relay = world.relay();
+    world.repaired("foreign").await;
+    world.assert_stream_is_log().await;
     assert_eq!(world.log.halted(), None);
     relay.stop().await;
 }
