@@ -20,6 +20,7 @@ mod readable;
 mod reads;
 mod relay;
 mod system;
+mod timing;
 
 use std::{fs, path::PathBuf};
 

@@ -30,16 +30,20 @@ use millrace_ordering::{
     },
 };
 use millrace_projecting::{
-    DynamoRows, DynamoStore, Generation, GenerationStatus, Item, PgStore, Runner, RunnerParts, View,
+    Checkpoint, DynamoRows, DynamoStore, Generation, GenerationStatus, Item, PgStore, Runner,
+    RunnerParts, View,
 };
 use millrace_streaming::{
-    DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
-    Topology, TopologyOptions,
+    DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Signals, Topology, TopologyOptions,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{BenchContext, BenchDatabase, Figure, Target};
+use super::{
+    BenchContext, BenchDatabase, Figure, Target,
+    relay::relayed,
+    timing::{bounded, per_second},
+};
 
 /// Orders in the log for the views in PostgreSQL, in a full run and in a quick one. Half of them
 /// are confirmed later and a quarter shipped, so there are 1.75 events per order.
@@ -52,8 +56,6 @@ const USERS: u64 = 5_000;
 const APPEND_ORDERS: u64 = 50;
 /// How many appends later an order's status changes: not in the batch that creates it.
 const LATER_APPENDS: u64 = 120;
-/// How long any one measurement may take.
-const BOUND: Duration = Duration::from_mins(5);
 /// How often the checkpoints are asked how far they are.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Raw writes under way at once.
@@ -83,21 +85,12 @@ async fn postgres(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     ];
     bench.say("folding the two views in PostgreSQL");
     let memory = resident_mib();
-    let (mut running, started) = bed.start(views.to_vec(), Some(store.clone()), None)?;
-    let done = async {
-        for view in &views {
-            let generation = active(|| store.generations(view.name())).await?;
-            while !bed.is_reached(&store.checkpoints(generation.id).await?) {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }
-        anyhow::Ok(())
-    };
-    let done = bounded("the projector", done).await?;
-    let took = started.elapsed();
-    let grown = resident_mib() - memory;
-    running.stop().await;
-    done?;
+    let folded = bed.fold(&views, Some(store.clone()), None, async |view: &View| {
+        let generation = active(|| store.generations(view.name())).await?;
+        Ok(store.checkpoints(generation.id).await?)
+    });
+    let (took, resident) = folded.await?;
+    let grown = resident - memory;
     check_counts(&read, &store, &bed).await?;
     Ok(vec![
         Figure::new(
@@ -137,36 +130,19 @@ async fn dynamodb(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     let store = DynamoStore::new(client.clone(), bench.fresh_name("views"));
     store.migrate().await?;
     let view = View::dynamodb_rows::<OrdersByUser>();
-    // A table of the same kind for the raw writes, made by the same code.
-    let raw = DynamoStore::new(client.clone(), bench.fresh_name("raw"));
-    raw.migrate().await?;
     let items = bed.items().await?;
     bench.say("raw conditional writes of the same items");
-    let table = raw
-        .ensure_generation(&view, &bed.heads().await?)
-        .await?
-        .place;
+    let table = raw_table(bench, &client, &view, &bed).await?;
     let singles = per_second(bed.orders, raw_puts(&client, &table, &items).await?);
-    let raw = DynamoStore::new(client.clone(), bench.fresh_name("raw"));
-    raw.migrate().await?;
-    let table = raw
-        .ensure_generation(&view, &bed.heads().await?)
-        .await?
-        .place;
+    let table = raw_table(bench, &client, &view, &bed).await?;
     let packed = per_second(bed.orders, raw_transactions(&client, &table, &items).await?);
     bench.say("folding the view in DynamoDB");
-    let (mut running, started) = bed.start(vec![view.clone()], None, Some(store.clone()))?;
-    let done = async {
+    let views = [view];
+    let folded = bed.fold(&views, None, Some(store.clone()), async |view: &View| {
         let generation = active(|| store.generations(view.name())).await?;
-        while !bed.is_reached(&store.checkpoints(generation.id).await?) {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        anyhow::Ok(())
-    };
-    let done = bounded("the projector", done).await?;
-    let took = started.elapsed();
-    running.stop().await;
-    done?;
+        Ok(store.checkpoints(generation.id).await?)
+    });
+    let (took, _) = folded.await?;
     Ok(vec![
         Figure::new(
             "projector.dynamodb_items",
@@ -187,6 +163,21 @@ async fn dynamodb(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
             "events/s",
         ),
     ])
+}
+
+/// A table like the view's, made by the same code, for raw writes.
+async fn raw_table(
+    bench: &BenchContext,
+    client: &aws_sdk_dynamodb::Client,
+    view: &View,
+    bed: &Bed,
+) -> anyhow::Result<String> {
+    let store = DynamoStore::new(client.clone(), bench.fresh_name("raw"));
+    store.migrate().await?;
+    Ok(store
+        .ensure_generation(view, &bed.heads().await?)
+        .await?
+        .place)
 }
 
 async fn raw_puts(
@@ -299,29 +290,9 @@ impl Bed {
     }
 
     async fn relay(&self) -> anyhow::Result<()> {
-        let options = RelayOptions {
-            refill_events: self.events,
-            ..RelayOptions::default()
-        };
-        let log: Arc<dyn EventLog> = Arc::clone(&self.log) as Arc<dyn EventLog>;
-        let relay = Relay::new(log, self.topology.clone(), self.leases.clone(), options);
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(relay.run(stop.clone()));
-        let whole = async {
-            loop {
-                let state = self.topology.state(self.log.context()).await?;
-                if state.is_some_and(|state| state.last.get() == self.events) {
-                    return anyhow::Ok(());
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        bounded("the relay", whole).await??;
-        stop.cancel();
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
-        }
+        let log = Arc::clone(&self.log) as Arc<dyn EventLog>;
+        let last = Position::new(self.events);
+        relayed(log, &self.topology, self.leases.clone(), last).await?;
         Ok(())
     }
 
@@ -351,8 +322,33 @@ impl Bed {
         Ok((Running { tasks, stop }, started))
     }
 
+    /// Runs a projector until its views have everything: how long that took, and what this process
+    /// held in memory at the end.
+    async fn fold(
+        &self,
+        views: &[View],
+        postgres: Option<PgStore>,
+        dynamodb: Option<DynamoStore>,
+        checkpoints: impl AsyncFn(&View) -> anyhow::Result<Vec<Checkpoint>>,
+    ) -> anyhow::Result<(Duration, f64)> {
+        let (mut running, started) = self.start(views.to_vec(), postgres, dynamodb)?;
+        let done = async {
+            for view in views {
+                while !self.is_reached(&checkpoints(view).await?) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+            anyhow::Ok(())
+        };
+        let done = bounded("the projector", done).await?;
+        let ended = (started.elapsed(), resident_mib());
+        running.stop().await;
+        done?;
+        Ok(ended)
+    }
+
     /// Whether every partition's newest event is in the view.
-    fn is_reached(&self, checkpoints: &[millrace_projecting::Checkpoint]) -> bool {
+    fn is_reached(&self, checkpoints: &[Checkpoint]) -> bool {
         checkpoints.iter().all(|one| {
             let newest = self.newest.get(usize::from(one.lane.partition.get()));
             newest.is_none_or(|newest| one.position >= *newest)
@@ -522,17 +518,4 @@ fn resident_mib() -> f64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
     kib.unwrap_or(0.0) / 1024.0
-}
-
-async fn bounded<F: Future>(what: &str, work: F) -> anyhow::Result<F::Output> {
-    let ended = tokio::time::timeout(BOUND, work).await;
-    ended.with_context(|| format!("{what} did not end within {} s", BOUND.as_secs()))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a rate; 2^53 events are far away"
-)]
-fn per_second(count: u64, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
 }

@@ -28,7 +28,10 @@ use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{BenchContext, Figure, Target};
+use super::{
+    BenchContext, Figure, Target,
+    timing::{bounded, per_second},
+};
 
 /// Events in the log, in a full run and in a quick one.
 const EVENTS: (u64, u64) = (200_000, 4_000);
@@ -41,8 +44,6 @@ const ROUNDS: (usize, usize) = (3, 1);
 const IN_FLIGHT: usize = 1_024;
 /// Events per acknowledgement of a consumer.
 const ACK_EVERY: usize = 500;
-/// How long any one measurement may take.
-const BOUND: Duration = Duration::from_mins(5);
 /// How often the stream is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -81,6 +82,44 @@ struct Bed {
     jetstream: jetstream::Context,
     /// The whole log, for the publisher that has nothing to read.
     events: Vec<RecordedEvent>,
+}
+
+/// Runs a relay until the stream has a log through its last position; how long that took.
+///
+/// # Errors
+/// When a server fails, or it does not end.
+pub async fn relayed(
+    log: Arc<dyn EventLog>,
+    topology: &Topology,
+    leases: Leases,
+    last: Position,
+) -> anyhow::Result<Duration> {
+    let context = log.context().clone();
+    let options = RelayOptions {
+        refill_events: last.get(),
+        ..RelayOptions::default()
+    };
+    let relay = Relay::new(log, topology.clone(), leases, options);
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let started = Instant::now();
+    tasks.spawn(relay.run(stop.clone()));
+    let whole = async {
+        loop {
+            let state = topology.state(&context).await?;
+            if state.is_some_and(|state| state.last == last) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    bounded("the relay", whole).await??;
+    let took = started.elapsed();
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(took)
 }
 
 impl Bed {
@@ -184,31 +223,8 @@ impl Bed {
         topology.ensure(&contexts).await?;
         let member = MemberId::new("bench")?;
         let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
-        let options = RelayOptions {
-            refill_events: self.count(),
-            ..RelayOptions::default()
-        };
-        let log: Arc<dyn EventLog> = Arc::clone(&self.log) as Arc<dyn EventLog>;
-        let relay = Relay::new(log, topology.clone(), leases, options);
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let started = Instant::now();
-        tasks.spawn(relay.run(stop.clone()));
-        let whole = async {
-            loop {
-                let state = topology.state(self.log.context()).await?;
-                if state.is_some_and(|state| state.last == self.last()) {
-                    return anyhow::Ok(());
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        bounded("the relay", whole).await??;
-        let took = started.elapsed();
-        stop.cancel();
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
-        }
+        let log = Arc::clone(&self.log) as Arc<dyn EventLog>;
+        let took = relayed(log, &topology, leases, self.last()).await?;
         Ok(per_second(self.count(), took))
     }
 
@@ -365,17 +381,4 @@ fn event(number: u64) -> anyhow::Result<NewEvent> {
             ..Metadata::default()
         }),
     })
-}
-
-async fn bounded<F: Future>(what: &str, work: F) -> anyhow::Result<F::Output> {
-    let ended = tokio::time::timeout(BOUND, work).await;
-    ended.with_context(|| format!("{what} did not end within {} s", BOUND.as_secs()))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a rate; 2^53 events are far away"
-)]
-fn per_second(count: u64, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
 }

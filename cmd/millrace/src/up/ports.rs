@@ -132,8 +132,11 @@ mod tests {
 
     #[test]
     fn no_port_is_given_twice() {
-        // The usual ports may be in use by a system that runs here; then free ones are taken.
-        let public = free_port();
+        // A public port that is usual for something else. Those may be in use by a system that runs
+        // here, so whichever is free.
+        let usual = [9090, 8081, 9091, 9092, 15432, 14222, 18000];
+        let public = usual.into_iter().find(|port| port_is_free(*port));
+        let public = public.unwrap_or_else(free_port);
         let ports = Ports::choose(&args(public, None)).unwrap();
         let all = BTreeSet::from([
             ports.public,
@@ -145,6 +148,7 @@ mod tests {
             ports.nats,
             ports.dynamodb,
         ]);
+        assert_eq!(ports.public, public);
         assert_eq!(all.len(), 8, "{ports:?}");
         let twice = Ports::choose(&args(public, Some(public)));
         assert!(twice.unwrap_err().to_string().contains("--nats-port"));

@@ -7,11 +7,10 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use millrace_es::{Epoch, Position};
 use millrace_kernel::Timestamp;
 use uuid::Uuid;
 
-use super::plan::{Head, Plan, Probed, Wanted};
+use super::plan::{Head, Probed, Wanted};
 use crate::ExpectedVersion;
 
 /// How long the server's clock is carried on by this process's own before it is read again.
@@ -39,62 +38,31 @@ impl Clock {
     }
 }
 
-/// Where a commit of this process left the log.
-#[derive(Debug)]
-pub(super) struct Memory {
-    epoch: Epoch,
-    guard: i64,
-    position: Position,
-    partitions: Vec<Position>,
-    recorded_at: Timestamp,
-}
-
-impl Memory {
-    /// `None` after a plan that wrote nothing: it was decided, but nothing vouches that it still
-    /// holds.
-    pub(super) fn after(plan: &Plan<'_>) -> Option<Self> {
-        (!plan.is_empty()).then(|| Self {
-            epoch: plan.before.epoch,
-            guard: plan.before.guard,
-            position: plan.position,
-            partitions: plan.partitions.clone(),
-            recorded_at: plan.recorded_at,
-        })
+/// What a read would find if nobody else has written since `head` and every append expects what is
+/// there. `None` when it cannot be told: the clock was not read lately, an append does not say what
+/// it expects exactly, or names are claimed.
+pub(super) fn guess(head: Head, clock: &Clock, wanted: &Wanted<'_>) -> Option<Probed> {
+    if !wanted.names.is_empty() {
+        return None;
     }
-
-    /// What a read would find if nobody else has written and every append expects what is there.
-    /// `None` when it cannot be told: an append does not say what it expects exactly, or names are
-    /// claimed.
-    pub(super) fn guess(self, clock: &Clock, wanted: &Wanted<'_>) -> Option<Probed> {
-        if !wanted.names.is_empty() {
-            return None;
-        }
-        let mut streams = HashMap::with_capacity(wanted.streams.len());
-        for (stream, expected) in &wanted.streams {
-            match *expected {
-                ExpectedVersion::NoStream => {}
-                ExpectedVersion::Follows { version, event } => {
-                    streams.insert((*stream).clone(), (version, event));
-                }
-                ExpectedVersion::Any | ExpectedVersion::Exact(_) => return None,
+    let mut streams = HashMap::with_capacity(wanted.streams.len());
+    for (stream, expected) in &wanted.streams {
+        match *expected {
+            ExpectedVersion::NoStream => {}
+            ExpectedVersion::Follows { version, event } => {
+                streams.insert((*stream).clone(), (version, event));
             }
+            ExpectedVersion::Any | ExpectedVersion::Exact(_) => return None,
         }
-        Some(Probed {
-            head: Head {
-                position: self.position,
-                epoch: self.epoch,
-                guard: self.guard,
-                halted: None,
-                partitions: self.partitions,
-                recorded_at: self.recorded_at,
-                now: clock.now()?,
-            },
-            streams,
-            answers: HashMap::new(),
-            expired: Vec::new(),
-            holders: HashMap::new(),
-        })
     }
+    let now = clock.now()?;
+    Some(Probed {
+        head: Head { now, ..head },
+        streams,
+        answers: HashMap::new(),
+        expired: Vec::new(),
+        holders: HashMap::new(),
+    })
 }
 
 /// The version that a guess took a stream to be at.

@@ -155,7 +155,7 @@ impl PgEventLog {
             conn: None,
             contended: false,
             seen: guard::Seen::default(),
-            memory: None,
+            left: None,
             clock: None,
         };
         let stop = CancellationToken::new();

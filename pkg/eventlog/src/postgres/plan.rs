@@ -80,6 +80,17 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// Where its commit leaves the log; `None` when it wrote nothing, because then nothing vouches
+    /// that what it was decided on still holds.
+    pub(super) fn after(&self) -> Option<Head> {
+        (!self.is_empty()).then(|| Head {
+            position: self.position,
+            partitions: self.partitions.clone(),
+            recorded_at: self.recorded_at,
+            ..self.before.clone()
+        })
+    }
+
     /// Whether there is nothing to commit.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.kept.is_empty()

@@ -3,15 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use millrace_es::{NewEvent, RecordedEvent, StreamId, StreamVersion};
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 
 use super::{
-    PgInlineTable,
+    PgInlineTable, copy,
     failure::Failure,
     guard::Seen,
     plan::{Probed, Row, Wanted},
     read::Reader,
     session,
+    sql::Statements,
     store::Store,
 };
 use crate::{AppendRequest, ExpectedVersion, LogError, LogHead, StreamAppend};
@@ -65,7 +66,7 @@ pub(super) async fn import(
         conn: None,
         contended: false,
         seen: Seen::default(),
-        memory: None,
+        left: None,
         clock: None,
     };
     match import_with(&store, events).await {
@@ -98,7 +99,7 @@ async fn import_with(store: &Store, events: &[RecordedEvent]) -> Result<(), Fail
             .zip(&new)
             .map(|(event, new)| place(&mut probed, event, new))
             .collect::<Result<Vec<_>, _>>()?;
-        store.copy(&mut tx, &rows).await?;
+        copy_in(&mut tx, &store.statements, &rows).await?;
         store.write_inline(&mut tx, chunk).await?;
     }
     let partitions: Vec<i64> = probed.head.partitions.iter().map(|p| p.as_i64()).collect();
@@ -116,6 +117,22 @@ async fn import_with(store: &Store, events: &[RecordedEvent]) -> Result<(), Fail
         .await
         .map_err(Failure::of)?;
     tx.commit().await.map_err(Failure::of)
+}
+
+async fn copy_in(
+    conn: &mut PgConnection,
+    statements: &Statements,
+    rows: &[Row<'_>],
+) -> Result<(), Failure> {
+    let body =
+        copy::encode(rows).map_err(|error| Failure::Data(sqlx::Error::Encode(error.into())))?;
+    let mut copy = conn
+        .copy_in_raw(statements.copy.as_str())
+        .await
+        .map_err(Failure::of)?;
+    copy.send(body).await.map_err(Failure::of)?;
+    copy.finish().await.map_err(Failure::of)?;
+    Ok(())
 }
 
 /// A request that names every stream of the events, for reading where they are.

@@ -17,11 +17,11 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Faults, LaneStep, PgInlineTable,
-    copy::{self, MetadataText, small},
+    copy::{MetadataText, small},
     failure::{Failure, leaves_open, timed_out},
     guard::{Seen, end_sleepers},
-    guess::{self, Clock, Memory},
-    plan::{self, Claim, Plan, Wanted},
+    guess::{self, Clock},
+    plan::{self, Claim, Head, Plan, Wanted},
     session,
     sql::Statements,
 };
@@ -61,7 +61,7 @@ pub(super) struct Store {
     /// The newest head this process has seen.
     pub seen: Seen,
     /// Where the last commit of this process left the log.
-    pub memory: Option<Memory>,
+    pub left: Option<Head>,
     /// The server's clock, as it was read last.
     pub clock: Option<Clock>,
 }
@@ -81,7 +81,7 @@ impl Store {
             let failure = match timeout(Duration::from_millis(ATTEMPT_MS), attempt).await {
                 Ok(Ok(plan)) => {
                     self.seen.committed(plan.before.epoch, plan.position);
-                    self.memory = Memory::after(&plan);
+                    self.left = plan.after();
                     return Ok(plan);
                 }
                 Ok(Err(failure)) => failure,
@@ -208,9 +208,9 @@ impl Store {
         requests: &[&'a AppendRequest],
         sent: &mut Option<Plan<'a>>,
     ) -> Result<Option<Plan<'a>>, Failure> {
-        let memory = self.memory.take();
-        let Some(probed) = memory.and_then(|memory| memory.guess(self.clock.as_ref()?, wanted))
-        else {
+        let left = self.left.take();
+        let guess = left.and_then(|head| guess::guess(head, self.clock.as_ref()?, wanted));
+        let Some(probed) = guess else {
             return Ok(None);
         };
         let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
@@ -343,22 +343,6 @@ impl Store {
             .await
             .map(|_| ())
             .map_err(Failure::of)
-    }
-
-    pub(super) async fn copy(
-        &self,
-        conn: &mut PgConnection,
-        rows: &[plan::Row<'_>],
-    ) -> Result<(), Failure> {
-        let body =
-            copy::encode(rows).map_err(|error| Failure::Data(sqlx::Error::Encode(error.into())))?;
-        let mut copy = conn
-            .copy_in_raw(self.statements.copy.as_str())
-            .await
-            .map_err(Failure::of)?;
-        copy.send(body).await.map_err(Failure::of)?;
-        copy.finish().await.map_err(Failure::of)?;
-        Ok(())
     }
 
     /// Moves the head and writes events and answers. `false` when the head was not where the plan

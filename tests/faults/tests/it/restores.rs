@@ -11,6 +11,7 @@ use millrace_streaming::{Names, Topology, TopologyOptions, import_tail_from_stre
 use millrace_testkit::eventually;
 use reqwest::Method;
 use serde_json::json;
+use sqlx::PgPool;
 
 use crate::{RECOVERY_BOUND, SOME_COMMANDS, options, survive};
 
@@ -36,24 +37,20 @@ async fn the_read_database_is_restored_under_load() {
 /// Nothing is written any more that would make a projector look.
 #[tokio::test]
 async fn the_read_database_is_restored_when_all_is_quiet() {
-    let seed = Seed::new("quiet read copy");
-    let options = ClusterOptions {
-        separate_read_database: true,
-        ..options()
-    };
-    let cluster = Cluster::start(options).await;
-    let load = Load::start(&cluster, &seed, &LoadOptions::default());
-    load.wait_for(SOME_COMMANDS, RECOVERY_BOUND).await;
-    let copy = backup::take(&cluster.read_pool).await;
-    load.wait_for(LOST_COMMANDS, RECOVERY_BOUND).await;
-    let history = load.stop().await;
-    check::everything(&cluster, &history).await;
-    copy.restore().await;
+    let (cluster, _, history) = put_back("quiet read copy", |cluster| &cluster.read_pool).await;
     check::everything(&cluster, &history).await;
 }
 
 /// A system whose log was put back to an earlier copy while it ran, and what was acknowledged.
 async fn restored(test: &str) -> (Cluster, Seed, History) {
+    let restored = put_back(test, |cluster| &cluster.log_pool).await;
+    stands_still(&restored.0).await;
+    restored
+}
+
+/// A system that stood well and was quiet when one of its databases was put back to a copy from
+/// under the load, and what was acknowledged.
+async fn put_back(test: &str, database: fn(&Cluster) -> &PgPool) -> (Cluster, Seed, History) {
     let seed = Seed::new(test);
     let options = ClusterOptions {
         separate_read_database: true,
@@ -62,12 +59,11 @@ async fn restored(test: &str) -> (Cluster, Seed, History) {
     let cluster = Cluster::start(options).await;
     let load = Load::start(&cluster, &seed, &LoadOptions::default());
     load.wait_for(SOME_COMMANDS, RECOVERY_BOUND).await;
-    let copy = backup::take(&cluster.log_pool).await;
+    let copy = backup::take(database(&cluster)).await;
     load.wait_for(LOST_COMMANDS, RECOVERY_BOUND).await;
     let history = load.stop().await;
     check::everything(&cluster, &history).await;
     copy.restore().await;
-    stands_still(&cluster).await;
     (cluster, seed, history)
 }
 

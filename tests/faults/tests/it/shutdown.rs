@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_faults::{Cluster, ClusterOptions, Load, LoadOptions, Seed, check};
+use millrace_faults::{Cluster, ClusterOptions, Load, LoadOptions, Role, Seed, check};
 use tokio::task::JoinSet;
 
 use crate::{RECOVERY_BOUND, SOME_COMMANDS, options};
@@ -41,10 +41,7 @@ async fn every_process_is_replaced_under_load() {
         for number in 0..2 {
             load.wait_for(SOME_COMMANDS, RECOVERY_BOUND).await;
             tokio::time::sleep(seed.millis(0, 300)).await;
-            for role in [
-                millrace_faults::Role::Command,
-                millrace_faults::Role::Projector,
-            ] {
+            for role in [Role::Command, Role::Projector, Role::Query] {
                 let process = &mut cluster.role(role)[number];
                 assert!(
                     process.terminate().await,
@@ -54,14 +51,6 @@ async fn every_process_is_replaced_under_load() {
                 process.restart();
                 process.wait_ready().await;
             }
-            let process = &mut cluster.queries[number];
-            assert!(
-                process.terminate().await,
-                "{} did not end well",
-                process.name()
-            );
-            process.restart();
-            process.wait_ready().await;
         }
     }
     load.wait_for(SOME_COMMANDS, RECOVERY_BOUND).await;
