@@ -3,17 +3,14 @@
 //! Writes need nothing but PostgreSQL. NATS may be away: the relay goes on where the stream stands
 //! when it is back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser};
 use millrace_es::Context;
-use millrace_eventlog::{EventLog, PgEventLog, Repository, RepositoryOptions};
+use millrace_eventlog::{EventLog, RepositoryOptions};
 use millrace_http::{Api, ApiOptions, ServerLimits};
-use millrace_ordering::{CommandState, command_routes, query_routes};
 use millrace_roles::{
-    Frame, Late, LogSettings, NatsSettings, bind, check_log, migrate_log, migrate_streams,
-    open_log, pool, topology,
+    Frame, Late, LogSettings, LogUse, Logs, NatsSettings, bind, migrate_streams, topology,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Service, instance_name};
@@ -105,17 +102,17 @@ impl Service for Settings {
 /// # Errors
 /// When a port is in use, a setting makes no sense, or the log is not what the settings say.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let log: Late<Arc<PgEventLog>> = Late::default();
-    let checked = log.clone();
+    let logs: Late<Logs> = Late::default();
+    let checked = logs.clone();
     let health = Health::new().with("event log", move || {
-        let log = checked.get();
-        async move { check_log(&*log?).await }
+        let logs = checked.clone();
+        async move { logs.check().await }
     });
     let operations = axum::Router::new();
     let frame = Frame::open(&settings.common, health, operations, shutdown.clone()).await?;
-    let ended = serve(&settings, &frame, &log, &shutdown).await;
-    if let Ok(log) = log.get() {
-        log.close().await;
+    let ended = serve(&settings, &frame, &logs, &shutdown).await;
+    if let Ok(logs) = logs.get() {
+        logs.close().await;
     }
     frame.close().await;
     ended
@@ -124,33 +121,28 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 async fn serve(
     settings: &Settings,
     frame: &Frame,
-    late_log: &Late<Arc<PgEventLog>>,
+    late_logs: &Late<Logs>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = bind(settings.http.listen).await?;
-    let context = Context::new(millrace_ordering::CONTEXT)?;
     let namespace = &settings.common.namespace;
     let topology = topology(&settings.nats, namespace, "millrace-command").await?;
-    let Some(log) = open(settings, &context, shutdown).await? else {
+    let log_use = LogUse {
+        name: "millrace-command",
+        migrate: settings.command.migrate,
+        appends: true,
+    };
+    let Some(logs) = Logs::open(&settings.log, log_use, shutdown).await? else {
         return Ok(());
     };
-    compare_with_stream(&*log, &topology).await?;
-    late_log.set(Arc::clone(&log));
-
-    let orders = Arc::new(Repository::new(
-        Arc::clone(&log) as Arc<dyn EventLog>,
-        RepositoryOptions {
-            cached_aggregates: settings.command.cached_aggregates,
-            snapshot_every: settings.command.snapshot_every,
-        },
-    ));
-    let router = Api::new(ApiOptions::try_from(&settings.http)?)
-        .serve(command_routes().with_state(CommandState { orders }))
-        .document(query_routes())
-        .finish();
+    for log in logs.iter() {
+        compare_with_stream(&*log.shared(), &topology).await?;
+    }
+    late_logs.set(logs.clone());
+    let router = routes(settings, &logs)?;
 
     let stop = CancellationToken::new();
-    let mut background = background(settings, log, topology, context, &stop)?;
+    let mut background = background(settings, &logs, &topology, &stop)?;
     let close_port = CancellationToken::new();
     let limits = ServerLimits::from(&settings.http);
     let drain = settings.common.drain();
@@ -176,18 +168,33 @@ async fn serve(
     Ok(())
 }
 
+/// The routes of every context that this process serves, and the document of all of theirs.
+fn routes(settings: &Settings, logs: &Logs) -> anyhow::Result<axum::Router> {
+    let options = RepositoryOptions {
+        cached_aggregates: settings.command.cached_aggregates,
+        snapshot_every: settings.command.snapshot_every,
+    };
+    let mut api = Api::new(ApiOptions::try_from(&settings.http)?);
+    for context in settings.log.contexts()? {
+        if let Some(log) = logs.of(context) {
+            api = (context.document)(api.serve((context.commands)(log, options)));
+        }
+    }
+    Ok(api.finish())
+}
+
 /// What goes on beside the requests, until `stop`.
 fn background(
     settings: &Settings,
-    log: Arc<PgEventLog>,
-    topology: Topology,
-    context: Context,
+    logs: &Logs,
+    topology: &Topology,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let mut tasks = JoinSet::new();
     if settings.command.migrate {
+        let contexts: Vec<Context> = logs.iter().map(|log| log.context().clone()).collect();
         let (topology, stop) = (topology.clone(), stop.clone());
-        tasks.spawn(async move { migrate_streams(&topology, &[context], &stop).await });
+        tasks.spawn(async move { migrate_streams(&topology, &contexts, &stop).await });
     }
     if settings.command.relay {
         let member = MemberId::new(&instance_name())?;
@@ -196,27 +203,13 @@ fn background(
             continue_trace: millrace_runtime::trace::set_parent,
             ..RelayOptions::default()
         };
-        let relay = Relay::new(log, topology, leases, options);
-        let stop = stop.clone();
-        tasks.spawn(async move { Ok(relay.run(stop).await?) });
+        for log in logs.iter() {
+            let relay = Relay::new(log.shared(), topology.clone(), leases.clone(), options);
+            let stop = stop.clone();
+            tasks.spawn(async move { Ok(relay.run(stop).await?) });
+        }
     }
     Ok(tasks)
-}
-
-async fn open(
-    settings: &Settings,
-    context: &Context,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Option<Arc<PgEventLog>>> {
-    let pool = pool(&settings.log, "millrace-command")?;
-    let own = millrace_ordering::migrations();
-    if settings.command.migrate
-        && !migrate_log(&pool, context, settings.log.partitions, own, shutdown).await?
-    {
-        return Ok(None);
-    }
-    let inline = millrace_ordering::inline_tables();
-    Ok(open_log(&pool, &settings.log, context, &inline, shutdown).await?)
 }
 
 /// A log that was restored to an earlier point must not give positions out again that readers have

@@ -3,7 +3,7 @@
 use clap::Args;
 use millrace_es::{Context, PartitionCount, Position};
 use millrace_projecting::{DynamoStore, PgStore};
-use millrace_roles::{migrate_log, migrate_views};
+use millrace_roles::{CONTEXTS, migrate_log, migrate_views};
 use millrace_runtime::aws;
 use millrace_streaming::TopologyOptions;
 use tokio_util::sync::CancellationToken;
@@ -70,19 +70,16 @@ async fn everything_as(
 ) -> Result<(), Failure> {
     // A command is not patient for ever: whoever calls it can call it again.
     let stop = CancellationToken::new();
-    let context = ordering()?;
     let pool = opened::database(&endpoints.database_url).await?;
-    migrate_log(
-        &pool,
-        &context,
-        partitions,
-        millrace_ordering::migrations(),
-        &stop,
-    )
-    .await?;
+    let mut contexts = Vec::new();
+    for known in &CONTEXTS {
+        let context = known.context()?;
+        migrate_log(&pool, &context, partitions, (known.migrations)(), &stop).await?;
+        contexts.push(context);
+    }
     let topology = opened::topology_with(endpoints, topology).await?;
     topology
-        .ensure(&[context])
+        .ensure(&contexts)
         .await
         .map_err(|error| Failure::unavailable("the streams could not be made", error))?;
     let postgres = PgStore::open(&endpoints.read_database_url).map_err(anyhow::Error::from)?;

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::Args;
 use millrace_http::{Api, ApiOptions, CursorKey};
+use millrace_roles::CONTEXTS;
 
 use crate::{failure::Failure, output};
 
@@ -12,11 +13,12 @@ pub struct OpenApi {}
 
 impl OpenApi {
     pub fn run(&self) -> Result<(), Failure> {
-        let document = Api::new(ApiOptions::new(CursorKey::of_this_process()))
-            .document(millrace_ordering::command_routes())
-            .document(millrace_ordering::query_routes())
-            .openapi();
-        let text = document
+        let api = Api::new(ApiOptions::new(CursorKey::of_this_process()));
+        let documented = CONTEXTS
+            .iter()
+            .fold(api, |api, known| (known.document)(api));
+        let text = documented
+            .openapi()
             .to_pretty_json()
             .context("the document has no JSON form")?;
         output::text(&text)?;

@@ -2,16 +2,11 @@
 
 mod operations;
 
-use std::sync::Arc;
-
 use clap::{Args, Parser};
-use millrace_es::Context;
-use millrace_eventlog::EventLog;
-use millrace_ordering::projections;
 use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Runner, RunnerParts, View};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogSettings, NatsSettings, ReadStoreSettings, check_log,
-    check_nats, migrate_views, open_log, pool, topology,
+    DynamoSettings, Frame, Late, LogSettings, LogUse, Logs, NatsSettings, ReadStoreSettings,
+    check_nats, migrate_views, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, Service, aws, instance_name, trace};
@@ -74,9 +69,8 @@ pub struct ProjectorSettings {
 }
 
 impl ProjectorSettings {
-    /// The views that are asked for.
-    fn views(&self) -> anyhow::Result<Vec<View>> {
-        let all = projections();
+    /// The views that are asked for, of all that there are.
+    fn choose(&self, all: Vec<View>) -> anyhow::Result<Vec<View>> {
         let known = |name: &String| all.iter().any(|view| view.name() == name);
         if let Some(unknown) = self.projections.iter().find(|name| !known(name)) {
             let names: Vec<_> = all.iter().map(View::name).collect();
@@ -117,10 +111,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let postgres = PgStore::open(read_url.expose())?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, settings.common.namespace.clone());
-    let log: Late<Arc<dyn EventLog>> = Late::default();
-    let health = health(&log, &topology, &postgres, &dynamodb);
+    let logs: Late<Logs> = Late::default();
+    let health = health(&logs, &topology, &postgres, &dynamodb);
     let letters = DeadLetters::new(
-        projections(),
+        views(&settings.log.contexts()?),
         Some(postgres.clone()),
         Some(dynamodb.clone()),
     );
@@ -131,7 +125,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         postgres,
         dynamodb,
     };
-    let ended = work(&settings, stores, &frame, &log, &shutdown).await;
+    let ended = work(&settings, stores, &frame, &logs, &shutdown).await;
     frame.close().await;
     ended
 }
@@ -143,20 +137,20 @@ struct Stores {
 }
 
 fn health(
-    log: &Late<Arc<dyn EventLog>>,
+    logs: &Late<Logs>,
     topology: &Topology,
     postgres: &PgStore,
     dynamodb: &DynamoStore,
 ) -> Health {
-    let log = log.clone();
+    let logs = logs.clone();
     let nats = topology.jetstream().client();
     let (postgres, dynamodb) = (postgres.clone(), dynamodb.clone());
     // A projection that does not exist: answered by the control tables alone.
     const NOBODY: &str = "readiness";
     Health::new()
         .with("event log", move || {
-            let log = log.get();
-            async move { check_log(&*log?).await }
+            let logs = logs.clone();
+            async move { logs.check().await }
         })
         .with("nats", move || std::future::ready(check_nats(&nats)))
         .with("read database", move || {
@@ -185,7 +179,7 @@ async fn work(
     settings: &Settings,
     stores: Stores,
     frame: &Frame,
-    late_log: &Late<Arc<dyn EventLog>>,
+    late_logs: &Late<Logs>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let Stores {
@@ -193,19 +187,22 @@ async fn work(
         postgres,
         dynamodb,
     } = stores;
-    let context = Context::new(millrace_ordering::CONTEXT)?;
-    let pool = pool(&settings.log, "millrace-projector")?;
-    let Some(log) = open_log(&pool, &settings.log, &context, &[], shutdown).await? else {
+    let log_use = LogUse {
+        name: "millrace-projector",
+        migrate: false,
+        appends: false,
+    };
+    let Some(logs) = Logs::open(&settings.log, log_use, shutdown).await? else {
         return Ok(());
     };
-    late_log.set(Arc::clone(&log) as Arc<dyn EventLog>);
+    late_logs.set(logs.clone());
     if settings.projector.migrate && !migrate_views(&postgres, &dynamodb, shutdown).await? {
         return Ok(());
     }
     let names = topology.names().clone();
     let member = MemberId::new(&instance_name())?;
     let parts = RunnerParts {
-        logs: vec![Arc::clone(&log) as Arc<dyn EventLog>],
+        logs: logs.shared(),
         leases: Leases::new(topology.clone(), member, settings.nats.leases()),
         signals: Signals::new(topology.jetstream().client(), names.clone()),
         letters: DeadLetterPublisher::new(topology.jetstream().clone(), names),
@@ -214,7 +211,8 @@ async fn work(
         dynamodb: Some(dynamodb),
         link: Some(trace::set_parent),
     };
-    let runner = Runner::new(settings.projector.views()?, parts)?;
+    let all = views(&settings.log.contexts()?);
+    let runner = Runner::new(settings.projector.choose(all)?, parts)?;
     let stop = CancellationToken::new();
     tokio::join!(
         Box::pin(runner.run(stop.clone())),
@@ -224,6 +222,6 @@ async fn work(
             stop.cancel();
         }
     );
-    log.close().await;
+    logs.close().await;
     Ok(())
 }

@@ -1,19 +1,12 @@
 //! The query service: answers from the read models, and hands writes on where it is the only
 //! public port.
 
-use std::sync::Arc;
-
 use clap::{Args, Parser};
-use millrace_es::Context;
-use millrace_eventlog::{EventLog, Repository, RepositoryOptions};
 use millrace_http::{Api, ApiOptions, Forwarder, ServerLimits};
-use millrace_ordering::{QueryState, command_routes, projections, query_routes};
-use millrace_projecting::{
-    DynamoReadModel, DynamoStore, PgReadModel, PgReadOptions, StoreError, View,
-};
+use millrace_projecting::{DynamoStore, PgReadOptions};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogSettings, NatsSettings, ReadStoreSettings, bind, open_log,
-    pool, topology,
+    DynamoSettings, Frame, Late, LogSettings, LogUse, Logs, NatsSettings, Opened, ReadModels,
+    ReadStoreSettings, bind, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Secret, Service, aws};
@@ -79,20 +72,12 @@ impl Service for Settings {
     }
 }
 
-/// The read models that the routes answer from.
-#[derive(Clone)]
-struct Models {
-    orders_by_user: DynamoReadModel,
-    order_read_models: PgReadModel,
-    order_statistics: PgReadModel,
-}
-
 /// Serves until told to stop.
 ///
 /// # Errors
 /// When a port is in use or a setting makes no sense.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let models: Late<Models> = Late::default();
+    let models: Late<Opened> = Late::default();
     let frame = Frame::open(
         &settings.common,
         health(&models),
@@ -105,81 +90,43 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     ended
 }
 
-/// The log is not among what readiness asks for: without it only strong reads and histories fail.
-fn health(models: &Late<Models>) -> Health {
+/// The logs are not among what readiness asks for: without them only strong reads and histories
+/// fail.
+fn health(models: &Late<Opened>) -> Health {
     let (rows, items) = (models.clone(), models.clone());
     Health::new()
         .with("read database", move || {
             let models = rows.get();
-            async move {
-                let models = models?;
-                models
-                    .order_read_models
-                    .check()
-                    .await
-                    .map_err(|error| error.to_string())?;
-                models
-                    .order_statistics
-                    .check()
-                    .await
-                    .map_err(|error| error.to_string())
-            }
+            async move { models?.check_postgres().await }
         })
         .with("dynamodb", move || {
             let models = items.get();
-            async move {
-                models?
-                    .orders_by_user
-                    .check()
-                    .await
-                    .map_err(|error| error.to_string())
-            }
+            async move { models?.check_dynamodb().await }
         })
 }
 
 async fn serve(
     settings: &Settings,
     frame: &Frame,
-    late_models: &Late<Models>,
+    late_models: &Late<Opened>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = bind(settings.http.listen).await?;
-    let context = Context::new(millrace_ordering::CONTEXT)?;
-    let pool = pool(&settings.log, "millrace-query")?;
-    let Some(log) = open_log(&pool, &settings.log, &context, &[], shutdown).await? else {
+    let log_use = LogUse {
+        name: "millrace-query",
+        migrate: false,
+        appends: false,
+    };
+    let Some(logs) = Logs::open(&settings.log, log_use, shutdown).await? else {
         return Ok(());
     };
-    let models = open_models(settings, &log).await?;
-    late_models.set(models.clone());
-    let log_for_routes = Arc::clone(&log) as Arc<dyn EventLog>;
-    let state = QueryState {
-        orders: Arc::new(Repository::new(
-            Arc::clone(&log_for_routes),
-            RepositoryOptions {
-                snapshot_every: 0,
-                ..RepositoryOptions::default()
-            },
-        )),
-        log: log_for_routes,
-        orders_by_user: models.orders_by_user,
-        order_read_models: models.order_read_models,
-        order_statistics: models.order_statistics,
-    };
-    let mut api = Api::new(ApiOptions::try_from(&settings.http)?)
-        .serve(query_routes().with_state(state))
-        .document(command_routes());
-    if let Some(url) = settings
-        .query
-        .command_url
-        .as_deref()
-        .filter(|url| !url.is_empty())
-    {
-        api = api.forward(Forwarder::new(url)?);
-    }
+    let models = read_models(settings, &logs).await?;
+    let router = routes(settings, &logs, &models)?;
+    late_models.set(models.opened.clone());
     let close_port = CancellationToken::new();
     let limits = ServerLimits::from(&settings.http);
     let drain = settings.common.drain();
-    let public = millrace_http::serve(listener, api.finish(), limits, close_port.clone(), drain);
+    let public = millrace_http::serve(listener, router, limits, close_port.clone(), drain);
     let mut public = std::pin::pin!(public);
     tokio::select! {
         served = &mut public => served?,
@@ -188,53 +135,44 @@ async fn serve(
             public.await?;
         }
     }
-    log.close().await;
+    logs.close().await;
     Ok(())
 }
 
-async fn open_models<L: EventLog + 'static>(
-    settings: &Settings,
-    log: &Arc<L>,
-) -> anyhow::Result<Models> {
+/// The routes of every context that this process serves, and the document of all of theirs.
+fn routes(settings: &Settings, logs: &Logs, models: &ReadModels) -> anyhow::Result<axum::Router> {
+    let mut api = Api::new(ApiOptions::try_from(&settings.http)?);
+    for context in settings.log.contexts()? {
+        if let Some(log) = logs.of(context) {
+            api = (context.document)(api.serve((context.queries)(log, models)?));
+        }
+    }
+    let command_url = settings.query.command_url.as_deref();
+    if let Some(url) = command_url.filter(|url| !url.is_empty()) {
+        api = api.forward(Forwarder::new(url)?);
+    }
+    Ok(api.finish())
+}
+
+async fn read_models(settings: &Settings, logs: &Logs) -> anyhow::Result<ReadModels> {
     let topology = topology(&settings.nats, &settings.common.namespace, "millrace-query").await?;
-    let signals = Signals::new(topology.jetstream().client(), topology.names().clone());
     let url = settings
         .query
         .query_database_url
         .as_ref()
         .or(settings.read.read_database_url.as_ref())
         .unwrap_or(&settings.log.database_url);
-    let options = PgReadOptions {
-        max_connections: settings.query.query_connections,
-        ..PgReadOptions::default()
-    };
-    let logs = || vec![Arc::clone(log) as Arc<dyn EventLog>];
-    let postgres = |name: &str| {
-        PgReadModel::open(
-            url.expose(),
-            &view(name)?,
-            logs(),
-            Some(signals.clone()),
-            options,
-        )
-    };
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
-    let dynamodb = DynamoStore::new(client, settings.common.namespace.clone());
-    Ok(Models {
-        orders_by_user: DynamoReadModel::open(
-            dynamodb,
-            &view("orders-by-user")?,
-            logs(),
-            Some(signals.clone()),
-        )?,
-        order_read_models: postgres("order-read-models")?,
-        order_statistics: postgres("order-statistics")?,
+    Ok(ReadModels {
+        views: views(&settings.log.contexts()?),
+        logs: logs.shared(),
+        signals: Signals::new(topology.jetstream().client(), topology.names().clone()),
+        url: url.expose().clone(),
+        options: PgReadOptions {
+            max_connections: settings.query.query_connections,
+            ..PgReadOptions::default()
+        },
+        store: DynamoStore::new(client, settings.common.namespace.clone()),
+        opened: Opened::default(),
     })
-}
-
-fn view(name: &str) -> Result<View, StoreError> {
-    projections()
-        .into_iter()
-        .find(|view| view.name() == name)
-        .ok_or_else(|| StoreError::Invalid(format!("there is no projection {name}")))
 }

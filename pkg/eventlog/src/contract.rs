@@ -317,4 +317,7 @@ pub trait EventLog: Send + Sync {
 
     /// The last position this process appended; changes wake the relay at once.
     fn appended(&self) -> watch::Receiver<Position>;
+
+    /// Takes no more appends, finishes those that wait, and ends what the log does beside.
+    async fn close(&self) {}
 }

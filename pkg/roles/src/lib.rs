@@ -4,14 +4,21 @@
 //! A role starts with its admin port, so that it can be asked what it waits for; then it opens
 //! what it needs, trying again for as long as a store does not answer; then it serves.
 
+mod contexts;
 mod frame;
+mod logs;
 mod migrate;
+mod models;
 mod open;
 mod serving;
 mod settings;
 
+pub use contexts::{CONTEXTS, KnownContext, views};
 pub use frame::Frame;
+pub use logs::{LogUse, Logs, OpenedLog};
 pub use migrate::{migrate_log, migrate_streams, migrate_views};
-pub use open::{Late, check_log, check_nats, open_log, patiently, pool, topology};
+pub use models::{Opened, ReadModels};
+pub use open::{Late, check_nats, patiently, topology};
+use open::{check_log, pool};
 pub use serving::bind;
 pub use settings::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings};

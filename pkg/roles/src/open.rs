@@ -98,7 +98,7 @@ where
 ///
 /// # Errors
 /// When the URL is no PostgreSQL URL; the URL itself is not in the error.
-pub fn pool(settings: &LogSettings, name: &'static str) -> anyhow::Result<PgPool> {
+pub(crate) fn pool(settings: &LogSettings, name: &'static str) -> anyhow::Result<PgPool> {
     let options = PgConnectOptions::from_str(settings.database_url.expose())
         .context("DATABASE_URL is not a PostgreSQL URL")?
         .application_name(name)
@@ -113,7 +113,7 @@ pub fn pool(settings: &LogSettings, name: &'static str) -> anyhow::Result<PgPool
 ///
 /// # Errors
 /// When the log is not set up, or not as the settings say.
-pub async fn open_log(
+pub(crate) async fn open_log(
     pool: &PgPool,
     settings: &LogSettings,
     context: &Context,
@@ -156,7 +156,7 @@ pub async fn topology(
 ///
 /// # Errors
 /// A sentence for `/readyz`.
-pub async fn check_log(log: &dyn EventLog) -> Result<(), String> {
+pub(crate) async fn check_log(log: &dyn EventLog) -> Result<(), String> {
     let head = log.head().await.map_err(|error| error.to_string())?;
     match head.halted {
         None => Ok(()),

@@ -5,6 +5,8 @@ use millrace_es::PartitionCount;
 use millrace_runtime::Secret;
 use millrace_streaming::{LEASE_TTL_MS, LeaseOptions, TopologyOptions};
 
+use crate::{CONTEXTS, KnownContext};
+
 /// A lease is renewed this many times in its life.
 const RENEWALS_PER_LEASE: u32 = 4;
 
@@ -35,6 +37,37 @@ pub struct LogSettings {
         value_parser = partition_count
     )]
     pub partitions: PartitionCount,
+
+    /// The contexts that this process serves, by name, separated by commas [default: all]
+    #[arg(
+        long = "contexts",
+        env = "MILLRACE_CONTEXTS",
+        value_delimiter = ',',
+        value_name = "NAMES"
+    )]
+    pub context_names: Vec<String>,
+}
+
+impl LogSettings {
+    /// The contexts that this process serves.
+    ///
+    /// # Errors
+    /// When a name is not that of a context of this release.
+    pub fn contexts(&self) -> anyhow::Result<Vec<&'static KnownContext>> {
+        let names = &self.context_names;
+        let known = |name: &String| CONTEXTS.iter().any(|context| context.name == name);
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
+            let all: Vec<_> = CONTEXTS.iter().map(|context| context.name).collect();
+            anyhow::bail!(
+                "there is no context {unknown:?} (MILLRACE_CONTEXTS); there are {}",
+                all.join(", ")
+            );
+        }
+        let chosen = |context: &&KnownContext| {
+            names.is_empty() || names.iter().any(|name| name == context.name)
+        };
+        Ok(CONTEXTS.iter().filter(chosen).collect())
+    }
 }
 
 fn partition_count(text: &str) -> Result<PartitionCount, String> {

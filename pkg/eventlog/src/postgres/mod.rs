@@ -176,12 +176,6 @@ impl PgEventLog {
             tasks,
         })
     }
-
-    /// Takes no more appends, finishes those that wait, and ends the log's tasks.
-    pub async fn close(&self) {
-        self.stop.cancel();
-        self.tasks.wait().await;
-    }
 }
 
 impl Drop for PgEventLog {
@@ -278,5 +272,10 @@ impl EventLog for PgEventLog {
 
     fn appended(&self) -> watch::Receiver<Position> {
         self.lane.appended()
+    }
+
+    async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
     }
 }
