@@ -157,6 +157,16 @@ impl DecodeError {
 /// One step that lifts a payload from a schema version to the next.
 pub type Upcast = fn(Value) -> Value;
 
+/// The newest schema version that these steps lead to, which is the one that is written.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a list of steps in the code"
+)]
+pub const fn newest_version(steps: &[Upcast]) -> u16 {
+    steps.len() as u16 + 1
+}
+
 /// Decodes a payload after lifting it step by step to the newest version. `steps[0]` lifts version
 /// 1 to 2, and so on: the newest version is `steps.len() + 1`.
 ///
@@ -174,7 +184,7 @@ pub fn upcast<T: serde::de::DeserializeOwned>(
         schema_version,
         source,
     };
-    let newest = u16::try_from(steps.len() + 1).unwrap_or(u16::MAX);
+    let newest = newest_version(steps);
     if schema_version > newest {
         return Err(DecodeError::NewerVersion {
             event_type: event_type.to_owned(),

@@ -9,7 +9,8 @@ mod token;
 
 pub use aggregate::{Aggregate, DomainEvent};
 pub use event::{
-    DecodeError, EventId, Metadata, NewEvent, Recorded, RecordedEvent, Upcast, upcast,
+    DecodeError, EventId, Metadata, NewEvent, Recorded, RecordedEvent, Upcast, newest_version,
+    upcast,
 };
 pub use names::{
     Context, Epoch, InvalidName, Partition, PartitionCount, Position, StreamId, StreamVersion,

@@ -42,5 +42,6 @@ pub use problem::{PROBLEM_JSON, Problem, ProblemType, types};
 pub use read::{List, NEXT_CURSOR, NoQuery, Read, Reading, StrongRead};
 pub use server::{ServerLimits, serve};
 pub use write::{
-    AnswerBuilder, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, NoBody, Write, WriteBody, respond,
+    AnswerBuilder, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, NoBody, OptionalBody, Write, WriteBody,
+    respond,
 };

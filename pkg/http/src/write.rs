@@ -38,6 +38,21 @@ pub struct Write<T> {
     pub context: RequestContext,
 }
 
+impl<T> Write<T> {
+    /// The body, and everything else.
+    #[must_use]
+    pub fn split(self) -> (T, Write<()>) {
+        let rest = Write {
+            body: (),
+            key: self.key,
+            if_match: self.if_match,
+            metadata: self.metadata,
+            context: self.context,
+        };
+        (self.body, rest)
+    }
+}
+
 impl std::fmt::Debug for RequestContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.request_id())
@@ -47,6 +62,10 @@ impl std::fmt::Debug for RequestContext {
 /// The body of a write that has none. A body that comes all the same is refused, unless it is empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoBody;
+
+/// The body of a write that may be left out: no bytes are no body, and need no content type.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OptionalBody<T>(pub Option<T>);
 
 /// The types that a [`Write`] reads from a body.
 pub trait WriteBody: Sized + Send {
@@ -82,6 +101,25 @@ impl WriteBody for NoBody {
 
     fn accept(_: &HeaderMap) -> Result<(), Problem> {
         Ok(())
+    }
+}
+
+impl<T: DeserializeOwned + Send> WriteBody for OptionalBody<T> {
+    fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Problem> {
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        body::require_json(headers)?;
+        json::from_slice(bytes).map(|body| Self(Some(body)))
+    }
+
+    fn accept(headers: &HeaderMap) -> Result<(), Problem> {
+        // Without a content type it depends on whether bytes come.
+        if headers.contains_key(http::header::CONTENT_TYPE) {
+            body::require_json(headers)
+        } else {
+            Ok(())
+        }
     }
 }
 

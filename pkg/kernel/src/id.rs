@@ -108,6 +108,48 @@ impl<'de> Deserialize<'de> for EntityId {
     }
 }
 
+/// Declares a kind of identifier: a type of its own around [`EntityId`](crate::EntityId), so that
+/// the id of one thing is never taken for that of another. It is stored as the id's text. The
+/// crate that uses it depends on `serde` and `schemars`.
+#[macro_export]
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord,
+            ::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema,
+        )]
+        #[serde(transparent)]
+        pub struct $name($crate::EntityId);
+
+        impl $name {
+            /// Takes an id.
+            #[must_use]
+            pub const fn new(id: $crate::EntityId) -> Self {
+                Self(id)
+            }
+
+            /// The id without its kind.
+            #[must_use]
+            pub const fn get(&self) -> &$crate::EntityId {
+                &self.0
+            }
+
+            /// The id's text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,6 +40,10 @@ impl Money {
     /// Nothing.
     pub const ZERO: Self = Self(Decimal::ZERO);
 
+    /// The largest amount that a text may say, 9999999999999999.99. A sum may be larger, but what is
+    /// stored as a text has to be at most this.
+    pub const MAX: Self = Self::constant(999_999_999_999_999_999);
+
     /// Takes a decimal as an amount.
     ///
     /// # Errors
@@ -262,6 +266,14 @@ mod tests {
             let read = text.parse::<Money>().map(|amount| amount.to_string());
             assert_eq!(read.as_deref(), Ok(amount), "{text}");
         }
+    }
+
+    #[test]
+    fn the_largest_amount_can_be_read_and_the_next_one_cannot() {
+        assert_eq!(Money::MAX.to_string().parse(), Ok(Money::MAX));
+        let next = Money::MAX.checked_add(Money::from_cents(1)).unwrap();
+        let read = next.to_string().parse::<Money>();
+        assert_eq!(read, Err(MoneyError::TooLarge));
     }
 
     #[test]

@@ -131,9 +131,13 @@ impl fmt::Debug for Timestamp {
 impl FromStr for Timestamp {
     type Err = TimestampError;
     fn from_str(text: &str) -> Result<Self, TimestampError> {
+        // Near the ends of the years of four digits UTC may be in a year that has no such form.
         OffsetDateTime::parse(text, &Rfc3339)
+            .ok()
+            .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
+            .filter(|at| at.year() >= 0)
             .map(Self::new)
-            .map_err(|_| TimestampError)
+            .ok_or(TimestampError)
     }
 }
 
@@ -164,6 +168,9 @@ mod tests {
         let zoned: Timestamp = "2026-01-31T13:00:00.1234567+01:00".parse().unwrap();
         assert_eq!(zoned.to_string(), "2026-01-31T12:00:00.123456Z");
         assert_eq!(Timestamp::from_unix_micros(i64::MAX), None);
+        for beyond in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"] {
+            assert_eq!(beyond.parse::<Timestamp>(), Err(TimestampError), "{beyond}");
+        }
     }
 
     #[test]

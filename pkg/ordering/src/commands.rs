@@ -12,8 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use millrace_es::{Metadata, StreamVersion};
-use millrace_eventlog::{Answer, AnswerKey, Execute, Outcome, Repository};
+use millrace_es::StreamVersion;
+use millrace_eventlog::{Answer, Execute, Outcome, Repository};
 use millrace_http::{
     AnswerBuilder, ChangeHeaders, NoBody, PathId, Problem, Write, WriteHeaders, Written,
 };
@@ -58,7 +58,7 @@ async fn create_order(
     write: Write<CreateOrderBody>,
 ) -> Result<Response, Problem> {
     let (body, request) = Request::split(write);
-    let order = body.order(&request.context, Timestamp::now())?;
+    let order = body.order(&request.0.context, Timestamp::now())?;
     request.create(&state, order, |done| done.row()).await
 }
 
@@ -121,7 +121,7 @@ async fn place_order(
     write: Write<PlaceOrderBody>,
 ) -> Result<Response, Problem> {
     let (body, request) = Request::split(write);
-    let order = body.order(&request.context, Timestamp::now())?;
+    let order = body.order(&request.0.context, Timestamp::now())?;
     request
         .create(&state, order, |done| OrderOfUser::of(done.order))
         .await
@@ -138,17 +138,12 @@ async fn create_described_order(
     write: Write<DescribedOrderBody>,
 ) -> Result<Response, Problem> {
     let (body, request) = Request::split(write);
-    let order = body.order(&request.context, Timestamp::now())?;
+    let order = body.order(&request.0.context, Timestamp::now())?;
     request.create(&state, order, |done| done.row()).await
 }
 
 /// A write without its body.
-struct Request {
-    key: Option<AnswerKey>,
-    if_match: Option<StreamVersion>,
-    metadata: Metadata,
-    context: millrace_http::RequestContext,
-}
+struct Request(Write<()>);
 
 /// What a command came to: the order after it.
 struct Done<'a> {
@@ -165,13 +160,8 @@ impl Done<'_> {
 
 impl Request {
     fn split<T>(write: Write<T>) -> (T, Self) {
-        let request = Self {
-            key: write.key,
-            if_match: write.if_match,
-            metadata: write.metadata,
-            context: write.context,
-        };
-        (write.body, request)
+        let (body, rest) = write.split();
+        (body, Self(rest))
     }
 
     /// Creates an order: 201 with what `show` makes of it.
@@ -201,9 +191,9 @@ impl Request {
             id: id.get(),
             new: matches!(command, OrderCommand::Create(_)),
             command,
-            if_match: self.if_match,
-            metadata: self.metadata,
-            key: self.key,
+            if_match: self.0.if_match,
+            metadata: self.0.metadata,
+            key: self.0.key,
         };
         let respond_to = |outcome: Outcome<'_, Order>| answer_of(&id, &outcome, &answer);
         let executed = state.orders.execute(request, respond_to).await?;

@@ -8,7 +8,7 @@
 use std::{fmt, str::FromStr};
 
 use millrace_es::Aggregate;
-use millrace_kernel::{EntityId, Money, Timestamp};
+use millrace_kernel::{Money, Timestamp, id_type};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,50 +27,15 @@ pub use values::{
 
 // ---------------------------------------------------------------------------------------- ids
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-        #[serde(transparent)]
-        pub struct $name(EntityId);
-
-        impl $name {
-            /// Takes an id.
-            #[must_use]
-            pub const fn new(id: EntityId) -> Self {
-                Self(id)
-            }
-
-            /// The id without its kind.
-            #[must_use]
-            pub const fn get(&self) -> &EntityId {
-                &self.0
-            }
-
-            /// The id's text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                self.0.as_str()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(&self.0, f)
-            }
-        }
-    };
-}
-
-id! {
+id_type! {
     /// Names an order.
     OrderId
 }
-id! {
+id_type! {
     /// Names who ordered. Users live in another context; here they are a name only.
     UserId
 }
-id! {
+id_type! {
     /// Names the account that is to pay. Accounts live in another context.
     AccountId
 }

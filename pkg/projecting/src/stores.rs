@@ -5,7 +5,7 @@
 //! life: SQL texts stay constants, prepared statements stay cached, and none of them can meet
 //! another generation's tables. In DynamoDB every generation is a table.
 
-use std::{collections::HashMap, future::Future};
+use std::{collections::HashMap, future::Future, str::FromStr};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use millrace_es::{RowProjection, TallyProjection};
@@ -104,6 +104,17 @@ impl BadItem {
             attribute: attribute.into(),
         }
     }
+}
+
+/// Reads an attribute of an item, a text or a number, as what its text says.
+///
+/// # Errors
+/// [`BadItem`] when it is missing, of another type, or says something else.
+pub fn attribute<T: FromStr>(item: &Item, name: &str) -> Result<T, BadItem> {
+    item.get(name)
+        .and_then(|value| value.as_s().or_else(|_| value.as_n()).ok())
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| BadItem::at(name))
 }
 
 /// A DynamoDB table's keys and indexes. All indexes project all attributes.

@@ -8,14 +8,18 @@
 //! Everything here panics with a sentence when it fails: a test has nobody to hand an error to.
 #![allow(clippy::panic, clippy::expect_used, clippy::print_stderr)]
 
+mod client;
 mod database;
 mod dynamo;
+mod formats;
 mod messaging;
 mod process;
 mod waiting;
 
+pub use client::{HttpClient, Reply, Request};
 pub use database::{Database, PostgresServer, own_postgres, postgres};
 pub use dynamo::{Dynamo, DynamoServer, dynamodb, own_dynamodb, serve_dynamodb_if_asked};
+pub use formats::{Renamed, StoredFormats, payload_schema};
 pub use messaging::{Nats, NatsServer, nats, own_nats};
 pub use process::Process;
 pub use waiting::eventually;

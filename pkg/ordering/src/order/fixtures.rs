@@ -1,5 +1,7 @@
 //! Orders by the state they are in, for tests.
 
+use millrace_kernel::EntityId;
+
 use super::*;
 
 pub fn at(second: u32) -> Timestamp {

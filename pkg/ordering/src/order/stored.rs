@@ -1,6 +1,6 @@
 //! Events as they are stored: types, schema versions, and the steps that lift old versions.
 
-use millrace_es::{DecodeError, DomainEvent, Upcast, upcast};
+use millrace_es::{DecodeError, DomainEvent, Upcast, newest_version, upcast};
 use serde_json::{Value, json, value::RawValue};
 
 use super::OrderEvent;
@@ -19,18 +19,10 @@ const DELETED_STEPS: &[Upcast] = &[];
 
 /// Every event type with the newest schema version, which is the one that is written.
 pub const EVENT_TYPES: [(&str, u16); 3] = [
-    (ORDER_CREATED, newest(CREATED_STEPS)),
-    (ORDER_STATUS_UPDATED, newest(STATUS_UPDATED_STEPS)),
-    (ORDER_DELETED, newest(DELETED_STEPS)),
+    (ORDER_CREATED, newest_version(CREATED_STEPS)),
+    (ORDER_STATUS_UPDATED, newest_version(STATUS_UPDATED_STEPS)),
+    (ORDER_DELETED, newest_version(DELETED_STEPS)),
 ];
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a list of steps in the code"
-)]
-const fn newest(steps: &[Upcast]) -> u16 {
-    steps.len() as u16 + 1
-}
 
 /// All orders of version 1 were in dollars, and their lines were not counted.
 fn created_1_to_2(mut payload: Value) -> Value {
@@ -52,7 +44,7 @@ impl DomainEvent for OrderEvent {
     }
 
     fn schema_version(&self) -> u16 {
-        newest(match self {
+        newest_version(match self {
             Self::Created(_) => CREATED_STEPS,
             Self::StatusUpdated(_) => STATUS_UPDATED_STEPS,
             Self::Deleted(_) => DELETED_STEPS,

@@ -22,7 +22,7 @@ use millrace_es::{
     StreamVersion,
 };
 use millrace_kernel::{EntityId, Money, Timestamp};
-use millrace_projecting::PgRows;
+use millrace_projecting::{PgRows, bad_column};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -311,17 +311,9 @@ async fn upsert(conn: &mut PgConnection, rows: &[&OrderRow]) -> Result<(), sqlx:
 
 /// Reads a row whose columns are [`columns!`].
 pub(crate) fn from_row(row: &PgRow) -> Result<OrderRow, sqlx::Error> {
-    fn invalid(
-        column: &'static str,
-    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> sqlx::Error {
-        move |source| sqlx::Error::ColumnDecode {
-            index: column.to_owned(),
-            source,
-        }
-    }
     let id = |index: usize, column| {
         let text: String = row.try_get(index)?;
-        EntityId::new(text).map_err(|e| invalid(column)(e.into()))
+        EntityId::new(text).map_err(bad_column(column))
     };
     let status: &str = row.try_get(7)?;
     Ok(OrderRow {
@@ -330,14 +322,12 @@ pub(crate) fn from_row(row: &PgRow) -> Result<OrderRow, sqlx::Error> {
         user_username: row.try_get(2)?,
         user_email: row.try_get(3)?,
         items: Lines(row.try_get::<Json<Box<RawValue>>, _>(4)?.0),
-        items_count: u32::try_from(row.try_get::<i32, _>(5)?)
-            .map_err(|e| invalid("items_count")(e.into()))?,
+        items_count: u32::try_from(row.try_get::<i32, _>(5)?).map_err(bad_column("items_count"))?,
         total_amount: Money::new(row.try_get::<Decimal, _>(6)?)
-            .map_err(|e| invalid("total_amount")(e.into()))?,
-        status: status.parse().map_err(|e| {
-            let e: crate::order::InvalidStatus = e;
-            invalid("status")(e.into())
-        })?,
+            .map_err(bad_column("total_amount"))?,
+        status: status
+            .parse()
+            .map_err(bad_column::<crate::order::InvalidStatus>("status"))?,
         shipping_address: row.try_get(8)?,
         notes: row.try_get(9)?,
         is_deleted: row.try_get(10)?,

@@ -15,6 +15,7 @@ use millrace_es::{
 use millrace_http::{Problem, Read, ReadParams};
 use millrace_kernel::{EntityId, IdInput, Money, TimeBound};
 use millrace_projecting::PgTally;
+use millrace_querying::{from_postgres, invalid_parameter};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -25,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     CONTEXT,
     order::{InvalidStatus, OrderEvent, OrderStatus, UserId},
-    queries::{QueryState, from_postgres, invalid_parameter},
+    queries::QueryState,
 };
 
 // ---------------------------------------------------------------------------------------- sum

@@ -13,8 +13,9 @@ use millrace_es::{
 use millrace_http::{List, ListParams, NoQuery, PathId, Problem};
 use millrace_kernel::{EntityId, Money, Timestamp};
 use millrace_projecting::{
-    BadItem, DynamoReader, DynamoRows, Item, KeyAttribute, TOMBSTONE_ATTRIBUTE, TableDefinition,
+    BadItem, Descending, DynamoRows, Item, KeyAttribute, TableDefinition, attribute,
 };
+use millrace_querying::{from_dynamodb, observe, unreadable};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -22,7 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     CONTEXT,
     order::{OrderDetails, OrderEvent, OrderId, OrderStatus, UserId},
-    queries::{QueryState, from_dynamodb, observe},
+    queries::QueryState,
 };
 
 // ---------------------------------------------------------------------------------------- row
@@ -186,29 +187,17 @@ impl DynamoRows for OrdersByUser {
     }
 
     fn from_item(item: &Item) -> Result<OrderOfUser, BadItem> {
-        fn text<'a>(item: &'a Item, name: &str) -> Result<&'a String, BadItem> {
-            item.get(name)
-                .and_then(|value| value.as_s().or_else(|_| value.as_n()).ok())
-                .ok_or_else(|| BadItem::at(name))
-        }
-        fn read<T: std::str::FromStr>(item: &Item, name: &str) -> Result<T, BadItem> {
-            text(item, name)?.parse().map_err(|_| BadItem::at(name))
-        }
         Ok(OrderOfUser {
-            order_id: OrderId::new(read::<EntityId>(item, ORDER)?),
-            user_id: UserId::new(read::<EntityId>(item, USER)?),
-            amount: read(item, AMOUNT)?,
-            status: read(item, STATUS)?,
-            created_at: read(item, CREATED)?,
+            order_id: OrderId::new(attribute(item, ORDER)?),
+            user_id: UserId::new(attribute(item, USER)?),
+            amount: attribute(item, AMOUNT)?,
+            status: attribute(item, STATUS)?,
+            created_at: attribute(item, CREATED)?,
         })
     }
 }
 
 // ------------------------------------------------------------------------------------- routes
-
-/// The most pages of the table that are read to fill one page of the answer: deleted orders leave
-/// items that are passed over. What is left then comes with the next cursor.
-const MAX_TABLE_PAGES: usize = 20;
 
 /// The routes that answer from this view.
 pub fn routes() -> OpenApiRouter<QueryState> {
@@ -238,70 +227,20 @@ async fn list_orders_placed_by_user(
         from_dynamodb(&state.orders_by_user, state.log.context(), list.consistency).await?;
     let after = list.page.after::<String>()?;
     let started = Instant::now();
-    let found = placed_by(&reader, &user, after, list.page.limit + 1).await;
+    let found = reader
+        .descending::<OrdersByUser>(
+            AttributeValue::S(user.to_string()),
+            after.map(AttributeValue::S),
+            list.page.limit + 1,
+        )
+        .await;
     observe("dynamodb", "orders_placed_by_user", started);
-    let Listed { orders, unread } = found?;
-    let mut page = list.page.page(orders, |order| order.place().placed())?;
-    if let (None, Some(placed)) = (&page.next_cursor, unread) {
+    let Descending { rows, unread } = found.map_err(|error| unreadable(error, None))?;
+    let mut page = list.page.page(rows, |order| order.place().placed())?;
+    if let (None, Some(AttributeValue::S(placed))) = (&page.next_cursor, unread) {
         page.next_cursor = Some(list.page.cursor(&placed)?);
     }
     list.reading.array(&page, token.as_ref())
-}
-
-/// What a user's part of the table gave.
-struct Listed {
-    orders: Vec<OrderOfUser>,
-    /// Where to go on when the table was not read to the end of what was wanted.
-    unread: Option<String>,
-}
-
-/// Reads a user's orders from the newest or from below a place, at most `limit`.
-async fn placed_by(
-    reader: &DynamoReader,
-    user: &EntityId,
-    mut after: Option<String>,
-    limit: usize,
-) -> Result<Listed, Problem> {
-    let mut orders = Vec::with_capacity(limit.min(64));
-    for _ in 0..MAX_TABLE_PAGES {
-        let wanted = i32::try_from(limit - orders.len()).unwrap_or(i32::MAX);
-        let mut query = reader
-            .client()
-            .query()
-            .table_name(reader.table())
-            .consistent_read(reader.consistent())
-            .scan_index_forward(false)
-            .limit(wanted)
-            .expression_attribute_values(":user", AttributeValue::S(user.to_string()));
-        query = match after {
-            None => query.key_condition_expression("user_id = :user"),
-            Some(placed) => query
-                .key_condition_expression("user_id = :user AND placed < :placed")
-                .expression_attribute_values(":placed", AttributeValue::S(placed)),
-        };
-        let answer = query.send().await.map_err(|error| {
-            Problem::unavailable("The read store cannot be reached; try again").caused_by(error)
-        })?;
-        for item in answer.items() {
-            // A deleted order leaves its key, so that a late duplicate cannot bring it back.
-            if !item.contains_key(TOMBSTONE_ATTRIBUTE) {
-                orders.push(OrdersByUser::from_item(item).map_err(Problem::internal)?);
-            }
-        }
-        after = answer
-            .last_evaluated_key()
-            .and_then(|key| key.get(PLACED)?.as_s().ok().cloned());
-        if after.is_none() || orders.len() >= limit {
-            return Ok(Listed {
-                orders,
-                unread: None,
-            });
-        }
-    }
-    Ok(Listed {
-        orders,
-        unread: after,
-    })
 }
 
 #[cfg(test)]

@@ -6,22 +6,6 @@ use serde_json::{Value, json};
 
 use crate::system::System;
 
-/// All ids of a list, page by page, and how many pages there were.
-async fn walk(system: &System, path: &str, limit: usize) -> (Vec<String>, usize) {
-    let joint = if path.contains('?') { '&' } else { '?' };
-    let (mut ids, mut pages, mut cursor) = (Vec::new(), 0, String::new());
-    loop {
-        let page = format!("{path}{joint}limit={limit}{cursor}");
-        let reply = system.get(&page).await.expect(http::StatusCode::OK);
-        ids.extend(reply.ids().into_iter().map(str::to_owned));
-        pages += 1;
-        match reply.body["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return (ids, pages),
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_list_has_its_orders_in_its_order() {
     let system = System::start().await;
@@ -62,7 +46,7 @@ async fn every_list_has_its_orders_in_its_order() {
     ];
     for (path, expected) in cases {
         for limit in [1, 5, 500] {
-            let (ids, pages) = walk(&system, path, limit).await;
+            let (ids, pages) = system.walk(path, "id", limit).await;
             assert_eq!(ids, expected, "{path} by {limit}");
             assert_eq!(
                 pages,

@@ -1,14 +1,8 @@
 //! The whole way of an order in one process, and a client of it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE, request::Builder};
-use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http::StatusCode;
 use millrace_es::Context;
 use millrace_eventlog::{
     EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions, migrate,
@@ -25,8 +19,8 @@ use millrace_streaming::{
     DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
     Topology, TopologyOptions,
 };
-use millrace_testkit::{Database, Dynamo, Nats};
-use serde_json::{Value, json};
+use millrace_testkit::{Database, Dynamo, HttpClient, Nats, Reply};
+use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -69,8 +63,7 @@ impl Store {
 /// Both services and everything behind them.
 pub struct System {
     pub store: Store,
-    pub address: SocketAddr,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: HttpClient,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     _servers: (Nats, Dynamo),
@@ -80,6 +73,13 @@ impl Drop for System {
     fn drop(&mut self) {
         self.stop.cancel();
         self.tasks.abort_all();
+    }
+}
+
+impl Deref for System {
+    type Target = HttpClient;
+    fn deref(&self) -> &HttpClient {
+        &self.client
     }
 }
 
@@ -135,8 +135,7 @@ impl System {
         let address = listen(&state, &stop, &mut tasks).await;
         let system = Self {
             store,
-            address,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: HttpClient::new(address),
             stop,
             tasks,
             _servers: (nats, dynamo),
@@ -157,31 +156,6 @@ impl System {
         .await;
     }
 
-    pub fn request(&self, method: Method, path: &str) -> Request<'_> {
-        let uri = format!("http://{}{path}", self.address);
-        Request {
-            client: &self.client,
-            builder: http::Request::builder().method(method).uri(uri),
-            body: Bytes::new(),
-        }
-    }
-
-    pub async fn get(&self, path: &str) -> Reply {
-        self.request(Method::GET, path).send().await
-    }
-
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
-        self.request(Method::POST, path).json(&body).send().await
-    }
-
-    pub async fn put(&self, path: &str, body: Value) -> Reply {
-        self.request(Method::PUT, path).json(&body).send().await
-    }
-
-    pub async fn delete(&self, path: &str) -> Reply {
-        self.request(Method::DELETE, path).send().await
-    }
-
     /// Creates an order and gives its id.
     pub async fn order(&self, user: &str, amount: &str) -> String {
         let body = json!({ "user_id": user, "total_amount": amount });
@@ -194,21 +168,10 @@ impl System {
         self.put(&path, json!({ "status": status })).await
     }
 
-    /// Reads what a write must be in.
-    pub async fn get_after(&self, path: &str, write: &Reply) -> Reply {
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{joint}at_least={}", write.position());
-        let request = self.request(Method::GET, &path).header("prefer", "wait=30");
-        request.send().await.expect(StatusCode::OK)
-    }
-
     /// Reads what everything written so far must be in.
     pub async fn get_now(&self, path: &str) -> Reply {
         let head = self.store.log.head().await.unwrap().position;
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{joint}at_least={CONTEXT}/{head}");
-        let request = self.request(Method::GET, &path).header("prefer", "wait=30");
-        request.send().await.expect(StatusCode::OK)
+        self.get_at(path, &format!("{CONTEXT}/{head}")).await
     }
 }
 
@@ -267,99 +230,4 @@ async fn listen(
             .unwrap();
     });
     address
-}
-
-/// A request to be sent.
-pub struct Request<'a> {
-    client: &'a Client<HttpConnector, Full<Bytes>>,
-    builder: Builder,
-    body: Bytes,
-}
-
-impl Request<'_> {
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.builder = self.builder.header(name, value);
-        self
-    }
-
-    pub fn json(mut self, body: &Value) -> Self {
-        self.body = serde_json::to_vec(body).unwrap().into();
-        self.builder = self.builder.header(CONTENT_TYPE, "application/json");
-        self
-    }
-
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    pub async fn send(self) -> Reply {
-        let request = self.builder.body(Full::new(self.body)).unwrap();
-        let (parts, body) = self.client.request(request).await.unwrap().into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Reply {
-            status: parts.status,
-            headers: parts.headers,
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-            bytes,
-        }
-    }
-}
-
-/// An answer, read whole.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub bytes: Bytes,
-    /// Null where there is no JSON.
-    pub body: Value,
-}
-
-impl Reply {
-    /// The reply, which has to have this status.
-    #[track_caller]
-    pub fn expect(self, status: StatusCode) -> Self {
-        assert_eq!(self.status, status, "{:#}", self.body);
-        self
-    }
-
-    /// A problem's name and the pointers of its errors.
-    #[track_caller]
-    pub fn problem(&self, status: u16) -> (&str, Vec<&str>) {
-        assert_eq!(self.status, status, "{:#}", self.body);
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        let name = self.body["type"].as_str().unwrap();
-        let errors = self.body["errors"].as_array();
-        let pointers = errors
-            .into_iter()
-            .flatten()
-            .map(|error| error["pointer"].as_str().unwrap())
-            .collect();
-        (name.strip_prefix("/problems/").unwrap(), pointers)
-    }
-
-    #[track_caller]
-    pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .unwrap_or_else(|| panic!("no {name}: {:?}", self.headers))
-            .to_str()
-            .unwrap()
-    }
-
-    #[track_caller]
-    pub fn position(&self) -> &str {
-        self.header("log-position")
-    }
-
-    /// The ids of a list.
-    #[track_caller]
-    pub fn ids(&self) -> Vec<&str> {
-        let items = self.body["items"].as_array().expect("a list");
-        items
-            .iter()
-            .map(|item| item["id"].as_str().unwrap())
-            .collect()
-    }
 }

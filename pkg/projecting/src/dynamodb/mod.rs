@@ -14,5 +14,5 @@ mod values;
 mod view;
 
 pub use control::DynamoStore;
-pub use read::{DynamoReadModel, DynamoReader};
+pub use read::{Descending, DynamoReadModel, DynamoReader};
 pub(crate) use view::{DynamoView, RowsOf};

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::{Client, types::AttributeValue};
 use millrace_es::{Context, LogToken};
 use millrace_eventlog::EventLog;
 use millrace_streaming::Signals;
@@ -9,11 +9,16 @@ use tokio::task::JoinSet;
 
 use super::{DynamoStore, control::checkpoints};
 use crate::{
-    error::StoreError,
+    error::{StoreError, unavailable},
     generation::{Checkpoint, Generation},
     read::{AtLeast, Backend, ReadError, ReadState},
+    stores::{DynamoRows, TOMBSTONE_ATTRIBUTE},
     view::View,
 };
+
+/// The most pages of a table that are read to fill one page of a list: rows that are gone leave
+/// items that are passed over.
+const MAX_TABLE_PAGES: usize = 20;
 
 /// The query side of one view in DynamoDB.
 #[derive(Clone)]
@@ -136,4 +141,90 @@ impl DynamoReader {
     pub const fn generation(&self) -> &Generation {
         &self.generation
     }
+
+    /// Reads the row of a key, if there is one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn row<P: DynamoRows>(&self, key: &P::Key) -> Result<Option<P::Row>, ReadError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(self.table())
+            .set_key(Some(P::item_key(key)))
+            .consistent_read(self.consistent)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        match answer.item {
+            Some(item) if !item.contains_key(TOMBSTONE_ATTRIBUTE) => {
+                let row = P::from_item(&item).map_err(StoreError::from)?;
+                Ok(Some(row))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads the rows under one partition key from the largest sort key down, or from below a
+    /// place, at most `limit`. Rows that are gone are passed over.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; [`StoreError::Invalid`] for a view whose table has no sort key.
+    pub async fn descending<P: DynamoRows>(
+        &self,
+        partition: AttributeValue,
+        mut below: Option<AttributeValue>,
+        limit: usize,
+    ) -> Result<Descending<P::Row>, ReadError> {
+        let Some(sort_key) = P::TABLE.sort_key else {
+            let error = format!("the table of {} has no sort key", P::NAME);
+            return Err(StoreError::Invalid(error).into());
+        };
+        let mut rows = Vec::with_capacity(limit.min(64));
+        for _ in 0..MAX_TABLE_PAGES {
+            let wanted = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX);
+            let mut query = self
+                .client
+                .query()
+                .table_name(self.table())
+                .consistent_read(self.consistent)
+                .scan_index_forward(false)
+                .limit(wanted)
+                .expression_attribute_names("#partition", P::TABLE.partition_key.name)
+                .expression_attribute_values(":partition", partition.clone());
+            query = match below {
+                None => query.key_condition_expression("#partition = :partition"),
+                Some(place) => query
+                    .key_condition_expression("#partition = :partition AND #sort < :place")
+                    .expression_attribute_names("#sort", sort_key.name)
+                    .expression_attribute_values(":place", place),
+            };
+            let answer = query.send().await.map_err(unavailable)?;
+            for item in answer.items() {
+                // A row that is gone leaves its key, so that a late duplicate cannot bring it back.
+                if !item.contains_key(TOMBSTONE_ATTRIBUTE) {
+                    rows.push(P::from_item(item).map_err(StoreError::from)?);
+                }
+            }
+            below = answer
+                .last_evaluated_key()
+                .and_then(|key| key.get(sort_key.name).cloned());
+            if below.is_none() || rows.len() >= limit {
+                return Ok(Descending { rows, unread: None });
+            }
+        }
+        Ok(Descending {
+            rows,
+            unread: below,
+        })
+    }
+}
+
+/// What [`DynamoReader::descending`] found.
+#[derive(Debug, Clone)]
+pub struct Descending<R> {
+    /// The rows, the largest sort key first.
+    pub rows: Vec<R>,
+    /// Where to go on when the table was not read to the end of what was wanted.
+    pub unread: Option<AttributeValue>,
 }

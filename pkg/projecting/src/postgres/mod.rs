@@ -1,6 +1,7 @@
 //! Views in PostgreSQL: a schema per generation, control tables in the schema `projections`.
 
 mod apply;
+mod columns;
 mod dead_letters;
 mod letters;
 mod read;
@@ -8,6 +9,7 @@ mod store;
 mod view;
 
 pub(crate) use apply::PgGeneration;
+pub use columns::{bad_column, containing};
 pub use read::{PgReadModel, PgReadOptions, PgReader};
 pub use store::PgStore;
 pub(crate) use view::{PgView, RowsOf, TallyOf};

@@ -5,6 +5,7 @@
 //! all others.
 
 use millrace_kernel::{Money, Timestamp};
+use millrace_projecting::containing;
 use rust_decimal::Decimal;
 use sqlx::{Postgres, postgres::PgArguments, query::Query};
 use time::macros::datetime;
@@ -123,16 +124,7 @@ impl Newest {
 
     /// Those whose user's name contains a text, whatever its case.
     pub(super) fn named(part: &str) -> Self {
-        let mut pattern = String::with_capacity(part.len() + 2);
-        pattern.push('%');
-        for c in part.chars() {
-            if matches!(c, '%' | '_' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(c);
-        }
-        pattern.push('%');
-        Self::Named(pattern)
+        Self::Named(containing(part))
     }
 }
 
@@ -144,14 +136,6 @@ pub(super) fn from_amount(after: Option<Money>) -> Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_pattern_means_is_taken_as_it_stands() {
-        let Newest::Named(pattern) = Newest::named(r"50%_a\b") else {
-            panic!("a named list");
-        };
-        assert_eq!(pattern, r"%50\%\_a\\b%");
-    }
 
     #[test]
     fn the_first_page_begins_above_every_amount() {

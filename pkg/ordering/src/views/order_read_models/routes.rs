@@ -8,6 +8,7 @@ use millrace_http::{
     PathTexts, Problem, Reading, StrongRead, StrongReadParams,
 };
 use millrace_kernel::{EntityId, Money, MoneyInput, TimeBound, Timestamp};
+use millrace_querying::{from_postgres, head_token, invalid_parameter, more_than};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::IntoParams;
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     order::{OrderId, OrderStatus, UserId},
     problems::not_found,
-    queries::{QueryState, from_postgres, invalid_parameter, log_token},
+    queries::QueryState,
 };
 
 const BY_ID: &str = concat!(
@@ -87,7 +88,7 @@ async fn strong(
     id: &OrderId,
 ) -> Result<(Option<OrderRow>, Option<LogToken>), Problem> {
     // The head first: the order is then at least as far.
-    let token = log_token(state).await?;
+    let token = head_token(&*state.log).await?;
     let (order, version) = state.orders.load(id.get()).await?;
     let row = order
         .details()
@@ -330,11 +331,4 @@ fn answer(
 async fn fetch(conn: &mut PgConnection, query: Bound<'_>) -> Result<Vec<OrderRow>, sqlx::Error> {
     let rows = query.fetch_all(conn).await?;
     rows.iter().map(from_row).collect()
-}
-
-/// How many rows to ask for: one more than the page has shows whether there is another.
-fn more_than(page: &PageRequest) -> i64 {
-    i64::try_from(page.limit)
-        .unwrap_or(i64::MAX)
-        .saturating_add(1)
 }
