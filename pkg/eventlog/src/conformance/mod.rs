@@ -53,6 +53,10 @@ pub const CHECKS: [&str; 16] = [
     "several_streams_move_together_or_not_at_all",
 ];
 
+/// The events of a large append: more than any backend writes in its way for small ones, and no more
+/// than every backend takes in one append (DynamoDB's transactions have 100 items).
+const LARGE_APPEND_EVENTS: usize = 90;
+
 /// A new, empty log's store, on which instances are opened as by separate processes.
 #[async_trait]
 pub trait Backend: Send + Sync {

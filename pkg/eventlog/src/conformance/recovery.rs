@@ -2,7 +2,7 @@
 
 use millrace_es::{Epoch, Position, RecordedEvent};
 
-use super::{Backend, append, audit};
+use super::{Backend, LARGE_APPEND_EVENTS, append, audit};
 use crate::{AppendError, EventLog, ExpectedVersion, LogError};
 
 async fn fill(log: &dyn EventLog, events: usize) {
@@ -20,7 +20,7 @@ pub async fn a_halted_log_takes_nothing_until_it_is_resumed(backend: &impl Backe
     fill(here.as_ref(), 2).await;
     there.halt("the stream is ahead").await.expect("it halts");
     there.halt("again").await.expect("it stays halted");
-    for events in [1, 100] {
+    for events in [1, LARGE_APPEND_EVENTS] {
         for log in [&here, &there] {
             let refused = log.append(append("a", ExpectedVersion::Any, events)).await;
             assert!(

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use millrace_es::{EventId, Position, StreamVersion};
 
-use super::{Backend, append, audit, event, stream, to};
+use super::{Backend, LARGE_APPEND_EVENTS, append, audit, event, stream, to};
 use crate::{
     Answer, AnswerKey, AppendError, AppendRequest, EventLog, ExpectedVersion, Faults,
     MAX_APPEND_EVENTS, MAX_APPEND_STREAMS, MAX_PAYLOAD_BYTES, Reservation, SnapshotRecord,
@@ -105,7 +105,7 @@ pub async fn each_append_of_a_batch_has_its_own_verdict(backend: &impl Backend) 
 /// Several processes append at once and in turns, little and much: all of it is taken.
 pub async fn processes_append_side_by_side(backend: &impl Backend) {
     let logs = instances(backend).await;
-    let sizes = [1, 40, 3, 100];
+    let sizes = [1, 40, 3, LARGE_APPEND_EVENTS];
     let mut expected = 0;
     for round in 0..6 {
         let at_once = (0..INSTANCES * 4).map(|n| {

@@ -6,7 +6,7 @@ use bytes::BufMut;
 use millrace_es::Metadata;
 use millrace_kernel::Timestamp;
 
-use super::plan::Row;
+use crate::lane::plan::Row;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;

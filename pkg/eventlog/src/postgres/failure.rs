@@ -1,7 +1,5 @@
 //! What a failed batch means: whether anything was appended, and what may be tried.
 
-use std::sync::Arc;
-
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::LogError;
@@ -108,13 +106,5 @@ impl LogError {
                 Self::Unreachable(Box::new(error))
             }
         }
-    }
-
-    /// The same error for every append of a batch.
-    pub(crate) fn shared(error: &Arc<sqlx::Error>) -> Self {
-        #[derive(Debug, thiserror::Error)]
-        #[error(transparent)]
-        struct Shared(Arc<sqlx::Error>);
-        Self::Unreachable(Box::new(Shared(Arc::clone(error))))
     }
 }

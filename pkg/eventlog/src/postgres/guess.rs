@@ -10,8 +10,10 @@ use std::{collections::HashMap, time::Instant};
 use millrace_kernel::Timestamp;
 use uuid::Uuid;
 
-use super::plan::{Head, Probed, Wanted};
-use crate::ExpectedVersion;
+use crate::{
+    ExpectedVersion,
+    lane::plan::{Head, Probed, Wanted},
+};
 
 /// How long the server's clock is carried on by this process's own before it is read again.
 const CLOCK_TRUST_MS: u128 = 1_000;

@@ -1,16 +1,13 @@
 //! The event log in PostgreSQL.
 //!
-//! [`PgEventLog::append`] only queues: one task per process, the [`lane`], gathers what waits,
-//! [`plan`] decides it in memory, and [`store`] makes it durable in one transaction under the lock
+//! [`PgEventLog::append`] only queues: one task per process, the [`crate::lane`], gathers what waits,
+//! [`crate::lane::plan`] decides it in memory, and [`store`] makes it durable in one transaction under the lock
 //! of the one row of `log_lane`. Readers go to the pool.
 
 mod copy;
 mod failure;
 mod guard;
 mod guess;
-mod lane;
-mod limits;
-mod plan;
 mod probe;
 mod read;
 mod recover;
@@ -34,12 +31,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     AnswerKey, AppendError, AppendRequest, Appended, EventLog, LogError, LogHead, SnapshotRecord,
     StoredAnswer,
+    lane::{Faults, Lane, limits::check_partitions, seen::Seen},
 };
-use lane::Lane;
 use read::Reader;
 use store::Store;
 
-pub use limits::{MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_APPEND_STREAMS, MAX_PAYLOAD_BYTES};
 pub use schema::{Migration, migrate};
 
 /// A table of the write model that is kept in the append's own transaction.
@@ -57,30 +53,6 @@ pub trait PgInlineTable: Send + Sync {
         conn: &mut PgConnection,
         events: &[RecordedEvent],
     ) -> Result<(), sqlx::Error>;
-}
-
-/// Where the lane stands in a batch. For tests that kill, pause or cut it there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LaneStep {
-    /// The batch is decided, on what was read or remembered.
-    Probed,
-    /// The lane is locked, before the log was read.
-    Locked,
-    /// The lane is locked and the head moved; events and answers are written.
-    Written,
-    /// A write-model table was written.
-    Inlined,
-    /// Everything is written, the commit is sent next.
-    Committing,
-    /// The commit was answered, the appends are not yet.
-    Committed,
-}
-
-/// Something that happens at a step of the lane. For tests.
-#[async_trait]
-pub trait Faults: Send + Sync {
-    /// The lane is at a step.
-    async fn at(&self, step: LaneStep);
 }
 
 /// How to open a log.
@@ -144,8 +116,8 @@ impl PgEventLog {
             statements: Arc::clone(&statements),
         };
         let head = reader.head().await?;
-        let stored = copy::small(head.partitions.get());
-        schema::check_partitions(&context, stored, options.partitions)?;
+        let stored = usize::from(head.partitions.get());
+        check_partitions(&context, stored, options.partitions)?;
         let store = Store {
             context: context.clone(),
             statements,
@@ -154,7 +126,7 @@ impl PgEventLog {
             options: session::lane_options(&reader.pool.connect_options(), &context),
             conn: None,
             contended: false,
-            seen: guard::Seen::default(),
+            seen: Seen::default(),
             left: None,
             clock: None,
         };

@@ -7,12 +7,8 @@ use millrace_kernel::Timestamp;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 
-use super::{
-    failure::Failure,
-    plan::{Head, Probed, Wanted},
-    read,
-    store::Store,
-};
+use super::{failure::Failure, read, store::Store};
+use crate::lane::plan::{Head, Probed, Wanted};
 
 impl Store {
     pub(super) async fn probe(

@@ -1,21 +1,21 @@
 //! Halting a log, and what an operator decides after it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use millrace_es::{NewEvent, RecordedEvent, StreamId, StreamVersion};
+use millrace_es::{NewEvent, RecordedEvent};
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    PgInlineTable, copy,
-    failure::Failure,
-    guard::Seen,
-    plan::{Probed, Row, Wanted},
-    read::Reader,
-    session,
-    sql::Statements,
-    store::Store,
+    PgInlineTable, copy, failure::Failure, read::Reader, session, sql::Statements, store::Store,
 };
-use crate::{AppendRequest, ExpectedVersion, LogError, LogHead, StreamAppend};
+use crate::{
+    LogError, LogHead,
+    lane::{
+        plan::{Row, Wanted},
+        seen::Seen,
+        tail::{as_new, place, streams_of},
+    },
+};
 
 /// The events of one COPY while a tail is taken back.
 const IMPORT_CHUNK_EVENTS: usize = 1_000;
@@ -97,7 +97,7 @@ async fn import_with(store: &Store, events: &[RecordedEvent]) -> Result<(), Fail
         let rows = chunk
             .iter()
             .zip(&new)
-            .map(|(event, new)| place(&mut probed, event, new))
+            .map(|(event, new)| place(&mut probed, event, new).map_err(Failure::Fatal))
             .collect::<Result<Vec<_>, _>>()?;
         copy_in(&mut tx, &store.statements, &rows).await?;
         store.write_inline(&mut tx, chunk).await?;
@@ -133,84 +133,4 @@ async fn copy_in(
     copy.send(body).await.map_err(Failure::of)?;
     copy.finish().await.map_err(Failure::of)?;
     Ok(())
-}
-
-/// A request that names every stream of the events, for reading where they are.
-fn streams_of(events: &[RecordedEvent]) -> [AppendRequest; 1] {
-    let streams = events
-        .iter()
-        .map(|event| StreamAppend {
-            stream: event.stream.clone(),
-            expected: ExpectedVersion::Any,
-            events: Vec::new(),
-        })
-        .collect();
-    [AppendRequest {
-        streams,
-        ..AppendRequest::default()
-    }]
-}
-
-fn as_new(event: &RecordedEvent) -> NewEvent {
-    NewEvent {
-        id: event.id,
-        event_type: event.event_type.clone(),
-        schema_version: event.schema_version,
-        payload: event.payload.clone(),
-        metadata: Arc::clone(&event.metadata),
-    }
-}
-
-/// Puts one event behind the log as `probed` knows it, or says why it does not belong there.
-fn place<'a>(
-    probed: &mut Probed,
-    event: &'a RecordedEvent,
-    new: &'a NewEvent,
-) -> Result<Row<'a>, Failure> {
-    let head = &mut probed.head;
-    let refuse = |what: String| {
-        Failure::Fatal(LogError::Corrupt(format!(
-            "event {} at position {} does not continue the log: {what}",
-            event.id, event.position
-        )))
-    };
-    if event.epoch != head.epoch {
-        return Err(refuse(format!(
-            "it is of epoch {}, the log is in epoch {}",
-            event.epoch, head.epoch
-        )));
-    }
-    if event.position != head.position.next() {
-        return Err(refuse(format!("the log is at {}", head.position)));
-    }
-    let Some(last) = head
-        .partitions
-        .get_mut(usize::from(event.partition.get()))
-        .filter(|last| **last == event.previous)
-    else {
-        return Err(refuse(format!(
-            "partition {} is not at {}",
-            event.partition, event.previous
-        )));
-    };
-    let streams: &mut HashMap<StreamId, _> = &mut probed.streams;
-    let version = streams
-        .get(&event.stream)
-        .map_or(StreamVersion::ZERO, |(version, _)| *version);
-    if event.version != version.next() {
-        return Err(refuse(format!("{} is at version {version}", event.stream)));
-    }
-    *last = event.position;
-    head.position = event.position;
-    head.recorded_at = head.recorded_at.max(event.recorded_at);
-    streams.insert(event.stream.clone(), (event.version, event.id));
-    Ok(Row {
-        stream: &event.stream,
-        version: event.version,
-        position: event.position,
-        partition: event.partition,
-        previous: event.previous,
-        recorded_at: event.recorded_at,
-        event: new,
-    })
 }

@@ -6,7 +6,7 @@ use millrace_es::{Context, PartitionCount};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, postgres::PgDatabaseError};
 
 use super::sql::schema_of;
-use crate::LogError;
+use crate::{LogError, lane::limits::check_partitions};
 
 /// A migration of a context's schema: applied once, in the order given, with the context's schema
 /// as `search_path`. Migrations only expand (new tables, new columns with a default), because pods
@@ -112,6 +112,7 @@ async fn apply(
     let stored: i16 = sqlx::query_scalar("SELECT partition_count FROM log_lane")
         .fetch_one(&mut *tx)
         .await?;
+    let stored = usize::try_from(stored).unwrap_or_default();
     if let Err(error) = check_partitions(context, stored, partitions) {
         return Ok(Err(error));
     }
@@ -145,19 +146,4 @@ async fn apply_one(
         .execute(conn)
         .await?;
     Ok(Ok(()))
-}
-
-/// Refuses a partition count that differs from the stored one.
-pub(super) fn check_partitions(
-    context: &Context,
-    stored: i16,
-    wanted: PartitionCount,
-) -> Result<(), LogError> {
-    if i32::from(stored) == i32::from(wanted.get()) {
-        return Ok(());
-    }
-    Err(LogError::Misconfigured(format!(
-        "the log of {context} has {stored} partitions and the setting says {}; the count of a log never changes, set it back to {stored}",
-        wanted.get()
-    )))
 }

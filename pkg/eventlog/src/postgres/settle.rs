@@ -6,10 +6,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     failure::{Failure, timed_out},
-    plan::Plan,
     read, session,
     store::Store,
 };
+use crate::lane::plan::Plan;
 
 /// How long an open commit is looked after before its appends are told that it is not known.
 const SETTLE_MS: u64 = 10_000;

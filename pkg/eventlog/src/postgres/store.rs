@@ -11,21 +11,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use millrace_es::{Context, RecordedEvent, StreamId};
 use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Faults, LaneStep, PgInlineTable,
+    PgInlineTable,
     copy::{MetadataText, small},
     failure::{Failure, leaves_open, timed_out},
-    guard::{Seen, end_sleepers},
+    guard::end_sleepers,
     guess::{self, Clock},
-    plan::{self, Claim, Head, Plan, Wanted},
     session,
     sql::Statements,
 };
-use crate::{AppendRequest, ExpectedVersion, LogError};
+use crate::{
+    AppendRequest, ExpectedVersion, LogError,
+    lane::{
+        Faults, LaneStep, LaneStore, Refused, SharedError,
+        plan::{self, Claim, Head, Plan, Wanted},
+        seen::{Seen, WentBack},
+    },
+};
 
 /// How long answers are kept.
 const ANSWER_HOURS: i32 = 24;
@@ -36,18 +43,6 @@ const FIRST_PAUSE_MS: u64 = 5;
 const MAX_PAUSE_MS: u64 = 200;
 /// How often a batch is decided again because constraints caught a race.
 const MAX_RACES: u32 = 5;
-
-/// Why a batch, after all attempts, was not committed as a whole.
-pub(super) enum Refused {
-    /// Nothing was appended.
-    Unavailable(Arc<sqlx::Error>),
-    /// Nothing was appended, and nothing will be until somebody repairs it.
-    Broken(LogError),
-    /// Not known.
-    Open(Arc<sqlx::Error>),
-    /// One of the appends breaks the transaction; nothing was appended.
-    Data(sqlx::Error),
-}
 
 pub(super) struct Store {
     pub context: Context,
@@ -66,9 +61,13 @@ pub(super) struct Store {
     pub clock: Option<Clock>,
 }
 
-impl Store {
-    /// Commits what of the batch can be committed, and gives the verdicts.
-    pub(super) async fn commit<'a>(
+#[async_trait]
+impl LaneStore for Store {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+
+    async fn commit<'a>(
         &mut self,
         requests: &[&'a AppendRequest],
         deadline: Instant,
@@ -88,7 +87,12 @@ impl Store {
                 Err(_) => Failure::Passing(timed_out("an attempt at a batch", ATTEMPT_MS)),
             };
             let error = match failure {
-                Failure::Data(error) => return Err(Refused::Data(error)),
+                Failure::Data(error) => {
+                    return Err(Refused::Data {
+                        reason: reason(&error),
+                        error: SharedError::new(error),
+                    });
+                }
                 Failure::Fatal(error) => return Err(Refused::Broken(error)),
                 Failure::WentBack(reason) => match self.halt(&reason).await {
                     Ok(()) => continue,
@@ -108,7 +112,7 @@ impl Store {
                         self.end_sleepers().await;
                     }
                     if let Some(plan) = sent.filter(|_| leaves_open(&error)) {
-                        let error = Arc::new(error);
+                        let error = SharedError::new(error);
                         match self.settle(&plan).await {
                             Ok(true) => return Ok(plan),
                             Ok(false) => {}
@@ -118,21 +122,23 @@ impl Store {
                                 return Err(Refused::Open(error));
                             }
                         }
-                        sqlx::Error::Io(std::io::Error::other(SharedError(error)))
+                        sqlx::Error::Io(std::io::Error::other(error))
                     } else {
                         error
                     }
                 }
             };
             if Instant::now() + pause >= deadline {
-                return Err(Refused::Unavailable(Arc::new(error)));
+                return Err(Refused::Unavailable(SharedError::new(error)));
             }
             tracing::warn!(context = %self.context, %error, "a batch did not commit, trying again");
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(MAX_PAUSE_MS));
         }
     }
+}
 
+impl Store {
     /// Halts a log that went back; deciding the batch again then says so to its appends.
     async fn halt(&mut self, reason: &str) -> Result<(), sqlx::Error> {
         tracing::error!(context = %self.context, reason, "the log is halted; run `millrace log recover`");
@@ -248,7 +254,8 @@ impl Store {
         let probed = self.probe(conn, wanted).await?;
         self.clock = Some(Clock::read(probed.head.now));
         self.contended = !self.seen.is(&probed.head);
-        self.seen.take(&probed.head)?;
+        let taken = self.seen.take(&probed.head);
+        taken.map_err(|WentBack(reason)| Failure::WentBack(reason))?;
         let plan = plan::decide(&self.context, requests.iter().copied(), &probed);
         self.at(LaneStep::Probed).await;
         Ok(plan)
@@ -528,6 +535,10 @@ fn columns(claims: &[Claim]) -> (Vec<&str>, Vec<&str>, Vec<&str>) {
     columns
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct SharedError(Arc<sqlx::Error>);
+/// What the store says about an append's data, without statement or host.
+fn reason(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(error) => error.message().to_owned(),
+        None => error.to_string(),
+    }
+}

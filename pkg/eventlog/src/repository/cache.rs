@@ -75,6 +75,8 @@ impl<A> Slot<A> {
         }
     }
 
+    /// Locks the entry. Never held across an await, and never while another slot is locked but
+    /// by [`with_all`].
     fn lock(&self) -> MutexGuard<'_, (u64, Option<Entry<A>>)> {
         // Deciding may panic, which is a defect of the aggregate; the entry it left is unchanged.
         self.entry.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,6 +116,24 @@ impl<A> Slot<A> {
             *entry = None;
         }
     }
+}
+
+/// Runs something on the entries of several slots, if each has one; they are locked in the given
+/// order, which has to be the same for whoever locks the same slots.
+pub(super) fn with_all<A, T, const N: usize>(
+    slots: [&Slot<A>; N],
+    order: [usize; N],
+    run: impl FnOnce([&mut Entry<A>; N]) -> T,
+) -> Option<T> {
+    let mut guards = [const { None }; N];
+    for place in order {
+        guards[place] = Some(slots[place].lock());
+    }
+    let entries: Vec<&mut Entry<A>> = guards
+        .iter_mut()
+        .filter_map(|guard| guard.as_mut()?.1.as_mut())
+        .collect();
+    entries.try_into().ok().map(run)
 }
 
 /// The slots of the aggregates used last.

@@ -1,6 +1,7 @@
 //! One command, from its decision to its answer.
 
 use std::{
+    array,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -11,29 +12,57 @@ use millrace_es::{Aggregate, DomainEvent, EventId, Metadata, NewEvent, StreamId,
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Execute, ExecuteError, Executed, MAX_EXECUTE_ATTEMPTS, Outcome, Repository,
-    cache::{Entry, Known, Slot},
+    Execute, ExecuteAcross, ExecuteError, Executed, MAX_EXECUTE_ATTEMPTS, Outcome, OutcomeAcross,
+    Repository,
+    cache::{Entry, Known, Slot, with_all},
 };
 use crate::{Answer, AnswerKey, AppendError, AppendRequest, Appended, StoredAnswer, StreamAppend};
 
 type Appending<'a> = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send + 'a>>;
 
+/// A command over the aggregates of some streams.
+struct Across<A, D, F, const N: usize> {
+    streams: [StreamId; N],
+    slots: [Arc<Slot<A>>; N],
+    /// The places of the streams in the order of their names, in which their slots are locked.
+    order: [usize; N],
+    if_match: [Option<StreamVersion>; N],
+    metadata: Arc<Metadata>,
+    key: Option<AnswerKey>,
+    decide: D,
+    respond: F,
+}
+
 /// A decision whose append is under way.
-struct Decided<'a, A> {
+struct Decided<'a, A, const N: usize> {
     append: Appending<'a>,
     answer: Answer,
+    of: [DecidedOn<A>; N],
+}
+
+/// One aggregate's part in a decision.
+struct DecidedOn<A> {
     filling: u64,
     appends: bool,
     /// The state to keep a snapshot of, when the stream passes a multiple of the interval.
     snapshot: Option<(StreamVersion, A)>,
 }
 
-enum Step<'a, A> {
-    /// The slot is empty: read the stream.
+/// What a decision came to.
+struct Decision<A, const N: usize> {
+    append: AppendRequest,
+    /// The states after it, of those to which something happened.
+    after: [Option<Known<A>>; N],
+    answer: Answer,
+}
+
+enum Step<'a, A, const N: usize> {
+    /// A slot is empty: read its stream.
     Empty,
-    /// The state in memory is not at the version the caller saw.
-    NotAt(u64),
-    Decided(Decided<'a, A>),
+    /// The state in memory of the stream at this place, of this filling, is not at the version the
+    /// caller saw.
+    NotAt(usize, u64),
+    Decided(Decided<'a, A, N>),
 }
 
 impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
@@ -49,28 +78,62 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         request: Execute<'_, A>,
         respond: impl Fn(Outcome<'_, A>) -> Answer + Send + Sync,
     ) -> Result<Executed, ExecuteError> {
-        let stream = StreamId::of(A::CATEGORY, request.id);
-        let slot = self.cache.slot(&stream);
-        if request.new {
-            slot.fill(Known::default());
-        }
-        let metadata = Arc::new(request.metadata.clone());
+        let Execute {
+            id,
+            command,
+            if_match,
+            metadata,
+            key,
+            new,
+        } = request;
+        let across = ExecuteAcross {
+            ids: [id],
+            if_match: [if_match],
+            metadata,
+            key,
+            new: [new],
+        };
+        let decide = |[state]: [&A; 1]| state.decide(&command).map(|events| [events]);
+        self.execute_across(across, decide, |outcome| respond(outcome.of_one()))
+            .await
+    }
+
+    /// Decides a command on the newest states of several aggregates and appends what happened to
+    /// all of them as one, or nothing; for the rest it is as [`Repository::execute`]. `decide`
+    /// gives the events of each; it may be called several times, and is pure and quick.
+    ///
+    /// Nobody waits for somebody who waits for him: the states of one decision are locked in the
+    /// order of their streams' names, for no longer than deciding and queueing takes, and nothing
+    /// is locked while a stream is read or an append is under way. Nobody starves either: within a
+    /// process, decisions stand in the log's queue in the order in which they were made, each on
+    /// what those before it came to, so that they do not conflict however many share an aggregate.
+    /// A conflict means that an append of another process was taken, or that one before it in the
+    /// queue was not; the attempts are counted.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]; [`AppendError::Invalid`] also when an id is given twice.
+    pub async fn execute_across<R, const N: usize>(
+        &self,
+        request: ExecuteAcross<'_, N>,
+        decide: impl Fn([&A; N]) -> Result<[Vec<A::Event>; N], R> + Send + Sync,
+        respond: impl Fn(OutcomeAcross<'_, A, R, N>) -> Answer + Send + Sync,
+    ) -> Result<Executed, ExecuteError> {
+        let command = self.across(request, decide, respond)?;
         for _ in 0..MAX_EXECUTE_ATTEMPTS {
-            match self
-                .step(&slot, &stream, &request, &metadata, &respond)
-                .await?
-            {
-                Step::Empty => self.fill(&slot, &stream).await?,
-                Step::NotAt(filling) => {
-                    if let Some(executed) = self.check_match(&stream, &request).await? {
+            match self.step(&command).await? {
+                Step::Empty => {
+                    for (slot, stream) in command.slots.iter().zip(&command.streams) {
+                        self.fill(slot, stream).await?;
+                    }
+                }
+                Step::NotAt(place, filling) => {
+                    if let Some(executed) = self.check_match(&command, place).await? {
                         return Ok(executed);
                     }
-                    slot.discard(filling);
+                    command.slots[place].discard(filling);
                 }
                 Step::Decided(decided) => {
-                    if let Some(executed) =
-                        self.finish(&slot, &stream, request.key, decided).await?
-                    {
+                    if let Some(executed) = self.finish(&command, decided).await? {
                         return Ok(executed);
                     }
                 }
@@ -81,52 +144,94 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         })
     }
 
-    /// Decides on the state in memory and hands the append to the log while the state is locked,
-    /// so that appends stand in the log's queue in the order of their decisions. The order only
-    /// saves conflicts: the log checks what each was decided on.
-    async fn step<'s>(
+    /// Finds the places in memory of those whom a request is for.
+    fn across<D, F, const N: usize>(
+        &self,
+        request: ExecuteAcross<'_, N>,
+        decide: D,
+        respond: F,
+    ) -> Result<Across<A, D, F, N>, ExecuteError> {
+        let streams = request.ids.map(|id| StreamId::of(A::CATEGORY, id));
+        let mut order: [usize; N] = array::from_fn(|place| place);
+        order.sort_unstable_by(|a, b| streams[*a].cmp(&streams[*b]));
+        // A slot cannot be locked twice.
+        if let Some(pair) = order
+            .windows(2)
+            .find(|pair| streams[pair[0]] == streams[pair[1]])
+        {
+            let reason = format!("a command is for {} twice", streams[pair[0]]);
+            return Err(ExecuteError::Append(AppendError::Invalid(reason)));
+        }
+        let slots = streams.each_ref().map(|stream| self.cache.slot(stream));
+        for (slot, new) in slots.iter().zip(request.new) {
+            if new {
+                slot.fill(Known::default());
+            }
+        }
+        Ok(Across {
+            streams,
+            slots,
+            order,
+            if_match: request.if_match,
+            metadata: Arc::new(request.metadata),
+            key: request.key,
+            decide,
+            respond,
+        })
+    }
+
+    /// Decides on the states in memory and hands the append to the log while they are locked, so
+    /// that appends stand in the log's queue in the order of their decisions. The order only saves
+    /// conflicts: the log checks what each was decided on.
+    async fn step<'s, R, D, F, const N: usize>(
         &'s self,
-        slot: &Slot<A>,
-        stream: &StreamId,
-        request: &Execute<'_, A>,
-        metadata: &Arc<Metadata>,
-        respond: &(impl Fn(Outcome<'_, A>) -> Answer + Send + Sync),
-    ) -> Result<Step<'s, A>, ExecuteError> {
+        command: &Across<A, D, F, N>,
+    ) -> Result<Step<'s, A, N>, ExecuteError>
+    where
+        D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R>,
+        F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer,
+    {
+        let slots = command.slots.each_ref().map(Arc::as_ref);
         poll_fn(|context| {
-            let step = slot.with(|entry| {
-                let actual = entry.known.version;
-                if actual != StreamVersion::ZERO
-                    && request.if_match.is_some_and(|wanted| wanted != actual)
-                {
-                    return Ok(Step::NotAt(entry.filling));
+            let step = with_all(slots, command.order, |mut entries| {
+                if let Some(place) = command.not_as_matched(&entries) {
+                    return Ok(Step::NotAt(place, entries[place].filling));
                 }
-                let (append, after, answer) = decide(entry, stream, request, metadata, respond)?;
-                let appends = append.streams.iter().any(|s| !s.events.is_empty());
-                let mut append = self.log.append(append);
+                let decision = command.decide(&entries)?;
+                let mut append = self.log.append(decision.append);
                 // The first poll queues it. What is answered at once was refused or is done.
                 let append: Appending<'s> = match append.as_mut().poll(context) {
                     Poll::Pending => append,
                     Poll::Ready(verdict) => Box::pin(std::future::ready(verdict)),
                 };
-                let mut snapshot = None;
-                if let Some(after) = after {
-                    if self.passes_interval(entry.known.version, after.version) {
-                        snapshot = Some((after.version, after.state.clone()));
-                    }
-                    entry.known = after;
-                    entry.pending += 1;
-                }
+                let mut after = decision.after;
+                let of = array::from_fn(|place| self.note(entries[place], after[place].take()));
                 Ok(Step::Decided(Decided {
                     append,
-                    answer,
-                    filling: entry.filling,
-                    appends,
-                    snapshot,
+                    answer: decision.answer,
+                    of,
                 }))
             });
             Poll::Ready(step.unwrap_or(Ok(Step::Empty)))
         })
         .await
+    }
+
+    /// Takes over in memory what a decision made of an aggregate.
+    fn note(&self, entry: &mut Entry<A>, after: Option<Known<A>>) -> DecidedOn<A> {
+        let mut of = DecidedOn {
+            filling: entry.filling,
+            appends: after.is_some(),
+            snapshot: None,
+        };
+        if let Some(after) = after {
+            if self.passes_interval(entry.known.version, after.version) {
+                of.snapshot = Some((after.version, after.state.clone()));
+            }
+            entry.known = after;
+            entry.pending += 1;
+        }
+        of
     }
 
     fn passes_interval(&self, before: StreamVersion, after: StreamVersion) -> bool {
@@ -135,6 +240,9 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     }
 
     async fn fill(&self, slot: &Slot<A>, stream: &StreamId) -> Result<(), ExecuteError> {
+        if slot.with(|_| ()).is_some() {
+            return Ok(());
+        }
         let _reading = slot.loading.lock().await;
         if slot.with(|_| ()).is_none() {
             let known = self.read(stream).await?;
@@ -145,39 +253,41 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
 
     /// Holds `If-Match` against the log itself; `None` when it holds there. An answer kept under
     /// the key goes before: the mismatch may be the request's own first effect.
-    async fn check_match(
+    async fn check_match<D, F, const N: usize>(
         &self,
-        stream: &StreamId,
-        request: &Execute<'_, A>,
+        command: &Across<A, D, F, N>,
+        place: usize,
     ) -> Result<Option<Executed>, ExecuteError> {
-        if let Some(key) = &request.key {
+        if let Some(key) = &command.key {
             let stored = self.log.stored_answer(key).await;
             if let Some(stored) = stored.map_err(ExecuteError::Log)? {
                 return replay(*key, stored).map(Some);
             }
         }
-        let actual = self.read(stream).await?.version;
-        if actual == StreamVersion::ZERO || request.if_match == Some(actual) {
+        let actual = self.read(&command.streams[place]).await?.version;
+        if actual == StreamVersion::ZERO || command.if_match[place] == Some(actual) {
             return Ok(None);
         }
         Err(ExecuteError::VersionMismatch { actual })
     }
 
     /// Waits for the verdict. `None` when the command has to be decided again.
-    async fn finish(
+    async fn finish<D, F, const N: usize>(
         &self,
-        slot: &Slot<A>,
-        stream: &StreamId,
-        key: Option<AnswerKey>,
-        decided: Decided<'_, A>,
+        command: &Across<A, D, F, N>,
+        decided: Decided<'_, A, N>,
     ) -> Result<Option<Executed>, ExecuteError> {
         let error = match decided.append.await {
             Ok(appended) => {
-                if decided.appends {
-                    slot.settled(decided.filling);
+                for (slot, of) in command.slots.iter().zip(&decided.of) {
+                    if of.appends {
+                        slot.settled(of.filling);
+                    }
                 }
-                if let Some((version, state)) = decided.snapshot {
-                    self.keep_snapshot(stream, version, &state).await;
+                for (stream, of) in command.streams.iter().zip(decided.of) {
+                    if let Some((version, state)) = of.snapshot {
+                        self.keep_snapshot(stream, version, &state).await;
+                    }
                 }
                 return Ok(Some(Executed {
                     answer: decided.answer,
@@ -187,11 +297,40 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
             }
             Err(error) => error,
         };
-        slot.discard(decided.filling);
-        match (error, key) {
+        // Which of the states does not hold is not asked: all of them include what failed.
+        for (slot, of) in command.slots.iter().zip(&decided.of) {
+            slot.discard(of.filling);
+        }
+        match (error, command.key) {
             (AppendError::Conflict { .. }, _) => Ok(None),
             (AppendError::DuplicateKey(stored), Some(key)) => replay(key, *stored).map(Some),
             (error, _) => Err(ExecuteError::Append(error)),
+        }
+    }
+}
+
+impl<'a, A: Aggregate> OutcomeAcross<'a, A, A::Refusal, 1> {
+    /// The outcome of a command to one aggregate.
+    const fn of_one(self) -> Outcome<'a, A> {
+        match self {
+            Self::Done {
+                states: [state],
+                versions: [version],
+                events: [events],
+            } => Outcome::Done {
+                state,
+                version,
+                events: events.as_slice(),
+            },
+            Self::Refused {
+                refusal,
+                states: [state],
+                versions: [version],
+            } => Outcome::Refused {
+                refusal,
+                state,
+                version,
+            },
         }
     }
 }
@@ -207,70 +346,98 @@ fn replay(key: AnswerKey, stored: StoredAnswer) -> Result<Executed, ExecuteError
     })
 }
 
-/// The append of a decision, the state after it when something happened, and the answer.
-fn decide<A: Aggregate>(
-    entry: &Entry<A>,
-    stream: &StreamId,
-    request: &Execute<'_, A>,
-    metadata: &Arc<Metadata>,
-    respond: &(impl Fn(Outcome<'_, A>) -> Answer + Send + Sync),
-) -> Result<(AppendRequest, Option<Known<A>>, Answer), ExecuteError> {
-    let known = &entry.known;
-    let mut new = Vec::new();
-    let mut after = None;
-    let answer = match known.state.decide(&request.command) {
-        Ok(events) if events.is_empty() => respond(Outcome::Done {
-            state: &known.state,
-            version: known.version,
-            events: &events,
-        }),
-        Ok(events) => {
-            for event in &events {
-                new.push(encode(event, metadata)?);
+impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
+    /// The first place whose state is not at the version the caller saw.
+    fn not_as_matched(&self, entries: &[&mut Entry<A>; N]) -> Option<usize> {
+        (0..N).find(|place| {
+            let actual = entries[*place].known.version;
+            actual != StreamVersion::ZERO
+                && self.if_match[*place].is_some_and(|wanted| wanted != actual)
+        })
+    }
+
+    /// Decides on the states in memory: the append, the states after it, and the answer.
+    fn decide<R>(&self, entries: &[&mut Entry<A>; N]) -> Result<Decision<A, N>, ExecuteError>
+    where
+        D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R>,
+        F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer,
+    {
+        let known: [&Known<A>; N] = array::from_fn(|place| &entries[place].known);
+        let states = known.map(|known| &known.state);
+        let versions = known.map(|known| known.version);
+        let mut new: [Vec<NewEvent>; N] = [const { Vec::new() }; N];
+        let mut after: [Option<Known<A>>; N] = [const { None }; N];
+        let answer = match (self.decide)(states) {
+            Ok(events) => {
+                for place in 0..N {
+                    new[place] = encode(&events[place], &self.metadata)?;
+                    after[place] = fold(known[place], &events[place], &new[place]);
+                }
+                (self.respond)(OutcomeAcross::Done {
+                    states: array::from_fn(|place| {
+                        after[place].as_ref().map_or(states[place], |it| &it.state)
+                    }),
+                    versions: array::from_fn(|place| {
+                        after[place]
+                            .as_ref()
+                            .map_or(versions[place], |it| it.version)
+                    }),
+                    events: &events,
+                })
             }
-            let state = events
-                .iter()
-                .fold(known.state.clone(), |state, event| state.evolve(event));
-            let version = known.version.plus(events.len() as u64);
-            let answer = respond(Outcome::Done {
-                state: &state,
-                version,
-                events: &events,
-            });
-            after = Some(Known {
-                state,
-                version,
-                last: new.last().map(|event: &NewEvent| event.id),
-            });
-            answer
-        }
-        Err(refusal) => respond(Outcome::Refused {
-            refusal: &refusal,
-            state: &known.state,
-            version: known.version,
-        }),
-    };
-    let append = AppendRequest {
-        streams: vec![StreamAppend {
-            stream: stream.clone(),
-            expected: known.expected(),
-            events: new,
-        }],
-        answer: request.key.map(|key| (key, answer.clone())),
-        reservations: Vec::new(),
-    };
-    Ok((append, after, answer))
+            Err(refusal) => (self.respond)(OutcomeAcross::Refused {
+                refusal: &refusal,
+                states,
+                versions,
+            }),
+        };
+        let streams = self.streams.iter().zip(known).zip(new);
+        let append = AppendRequest {
+            streams: streams
+                .map(|((stream, known), events)| StreamAppend {
+                    stream: stream.clone(),
+                    expected: known.expected(),
+                    events,
+                })
+                .collect(),
+            answer: self.key.map(|key| (key, answer.clone())),
+            reservations: Vec::new(),
+        };
+        Ok(Decision {
+            append,
+            after,
+            answer,
+        })
+    }
 }
 
-fn encode<E: DomainEvent>(event: &E, metadata: &Arc<Metadata>) -> Result<NewEvent, ExecuteError> {
-    Ok(NewEvent {
-        id: EventId::generate(),
-        event_type: event.event_type().into(),
-        schema_version: event.schema_version(),
-        payload: event.encode().map_err(|source| ExecuteError::Encode {
-            event_type: event.event_type(),
-            source,
-        })?,
-        metadata: Arc::clone(metadata),
+/// What is known of an aggregate after some events; `None` when nothing happened to it.
+fn fold<A: Aggregate>(known: &Known<A>, events: &[A::Event], new: &[NewEvent]) -> Option<Known<A>> {
+    let last = new.last()?;
+    Some(Known {
+        state: events
+            .iter()
+            .fold(known.state.clone(), |state, event| state.evolve(event)),
+        version: known.version.plus(events.len() as u64),
+        last: Some(last.id),
     })
+}
+
+fn encode<E: DomainEvent>(
+    events: &[E],
+    metadata: &Arc<Metadata>,
+) -> Result<Vec<NewEvent>, ExecuteError> {
+    let new = events.iter().map(|event| {
+        Ok(NewEvent {
+            id: EventId::generate(),
+            event_type: event.event_type().into(),
+            schema_version: event.schema_version(),
+            payload: event.encode().map_err(|source| ExecuteError::Encode {
+                event_type: event.event_type(),
+                source,
+            })?,
+            metadata: Arc::clone(metadata),
+        })
+    });
+    new.collect()
 }

@@ -6,6 +6,10 @@
 //! log alone: every append names the event its decision was made on
 //! ([`ExpectedVersion::Follows`]), and so does a refusal or an "already so", which asserts without
 //! appending. When an append fails, all that was decided on it conflicts and is decided again.
+//!
+//! A command may be decided on several aggregates at once ([`Repository::execute_across`]): what
+//! happens to them is one append, and so is a refusal that was decided on all of them. One over one
+//! aggregate ([`Repository::execute`]) is its plain case.
 
 mod cache;
 mod execute;
@@ -90,6 +94,44 @@ pub enum Outcome<'a, A: Aggregate> {
     },
 }
 
+/// What comes with a command that is decided on several aggregates of a kind.
+#[derive(Debug)]
+pub struct ExecuteAcross<'a, const N: usize> {
+    /// Whom it is for, each once. Everything that comes as an array is in this order.
+    pub ids: [&'a EntityId; N],
+    /// The versions the caller saw, as [`Execute::if_match`] says.
+    pub if_match: [Option<StreamVersion>; N],
+    /// What the events carry beside what happened.
+    pub metadata: Metadata,
+    /// The idempotency key, if the caller gave one.
+    pub key: Option<AnswerKey>,
+    /// Whether the streams are expected to be empty, as [`Execute::new`] says.
+    pub new: [bool; N],
+}
+
+/// What a command over several aggregates came to, for making the answer.
+#[derive(Debug)]
+pub enum OutcomeAcross<'a, A: Aggregate, R, const N: usize> {
+    /// It was done, or was so already when there are no events.
+    Done {
+        /// The states after it.
+        states: [&'a A; N],
+        /// The streams' versions after it.
+        versions: [StreamVersion; N],
+        /// What happened to each.
+        events: &'a [Vec<A::Event>; N],
+    },
+    /// A rule of the domain said no.
+    Refused {
+        /// Why.
+        refusal: &'a R,
+        /// The states it was decided on.
+        states: [&'a A; N],
+        /// The streams' versions.
+        versions: [StreamVersion; N],
+    },
+}
+
 // References only, whatever the aggregate: a derive would ask it to be `Copy` too.
 impl<A: Aggregate> Clone for Outcome<'_, A> {
     fn clone(&self) -> Self {
@@ -98,6 +140,14 @@ impl<A: Aggregate> Clone for Outcome<'_, A> {
 }
 
 impl<A: Aggregate> Copy for Outcome<'_, A> {}
+
+impl<A: Aggregate, R, const N: usize> Clone for OutcomeAcross<'_, A, R, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Aggregate, R, const N: usize> Copy for OutcomeAcross<'_, A, R, N> {}
 
 /// What a command is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,8 @@ use sqlx::{PgConnection, postgres::PgPoolOptions};
 
 use crate::support::{append, context, open, store};
 
-const URL: &str = "EVENTLOG_CHILD_URL";
+/// Tells a child where the log is.
+pub const URL: &str = "EVENTLOG_CHILD_URL";
 const STOP_AT: &str = "EVENTLOG_CHILD_STOP_AT";
 const READY: &str = "ready";
 /// The events of an append of a child.
@@ -59,6 +60,15 @@ impl PgInlineTable for Beside {
     }
 }
 
+/// What a child was told about where to stop.
+pub fn stop_at() -> Option<Arc<dyn Faults>> {
+    let step = std::env::var(STOP_AT).ok()?;
+    Some(Arc::new(StopAt {
+        step,
+        times: std::sync::atomic::AtomicUsize::new(0),
+    }))
+}
+
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{line}").unwrap();
@@ -70,30 +80,29 @@ fn say(line: &str) {
 async fn child() {
     let Ok(url) = std::env::var(URL) else { return };
     let mut options = PgLogOptions::new(context());
-    if let Ok(step) = std::env::var(STOP_AT) {
+    if let Some(faults) = stop_at() {
         // With a write model beside it a batch is a transaction of several statements.
         options.inline = vec![Arc::new(Beside)];
-        options.faults = Some(Arc::new(StopAt {
-            step,
-            times: std::sync::atomic::AtomicUsize::new(0),
-        }));
+        options.faults = Some(faults);
     }
     let pool = PgPoolOptions::new().connect(&url).await.unwrap();
     let log = PgEventLog::open(pool, options).await.unwrap();
+    write_for_ever(&log).await;
+}
+
+/// What a child does with its log.
+pub async fn write_for_ever(log: &dyn EventLog) {
     say(READY);
-    let writers = (0..6).map(|writer| {
-        let log = &log;
-        async move {
-            for n in 0.. {
-                let request = append(
-                    &format!("thing-{}", (writer + n) % 5),
-                    ExpectedVersion::Any,
-                    SIZES[n % SIZES.len()],
-                );
-                let ids = ids(&request);
-                if log.append(request).await.is_ok() {
-                    say(&format!("acked {}", ids.join(" ")));
-                }
+    let writers = (0..6).map(|writer| async move {
+        for n in 0.. {
+            let request = append(
+                &format!("thing-{}", (writer + n) % 5),
+                ExpectedVersion::Any,
+                SIZES[n % SIZES.len()],
+            );
+            let ids = ids(&request);
+            if log.append(request).await.is_ok() {
+                say(&format!("acked {}", ids.join(" ")));
             }
         }
     });
@@ -105,17 +114,22 @@ fn ids(request: &AppendRequest) -> Vec<String> {
     events.iter().map(|event| event.id.to_string()).collect()
 }
 
-struct Writer {
+pub struct Writer {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Writer {
     fn start(url: &str, stop_at: Option<LaneStep>) -> Self {
+        Self::start_as("crashing::child", &[(URL, url)], stop_at)
+    }
+
+    /// Starts the test binary again with a test of this name, which is to write for ever.
+    pub fn start_as(test: &str, told: &[(&str, &str)], stop_at: Option<LaneStep>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "crashing::child", "--nocapture"])
-            .env(URL, url)
+            .args(["--exact", test, "--nocapture"])
+            .envs(told.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         if let Some(step) = stop_at {
@@ -129,7 +143,7 @@ impl Writer {
     }
 
     /// Reads on until a line; everything acknowledged before it.
-    fn until(&mut self, found: impl Fn(&str) -> bool) -> Vec<EventId> {
+    pub fn until(&mut self, found: impl Fn(&str) -> bool) -> Vec<EventId> {
         let mut acked = Vec::new();
         for line in self.lines.by_ref().take(MAX_LINES) {
             let line = line.unwrap();
@@ -142,7 +156,7 @@ impl Writer {
     }
 
     /// SIGKILL, and all it ever acknowledged since the last read.
-    fn kill(mut self) -> Vec<EventId> {
+    pub fn kill(mut self) -> Vec<EventId> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.lines
@@ -152,7 +166,7 @@ impl Writer {
             .collect()
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let done = Command::new("kill")
             .args([name, &self.child.id().to_string()])
             .status();
@@ -170,7 +184,8 @@ fn acknowledged(line: &str) -> Vec<EventId> {
         .collect()
 }
 
-async fn check(log: &dyn EventLog, acked: &[EventId]) {
+/// Everything that was acknowledged is there, and nothing twice.
+pub async fn check(log: &dyn EventLog, acked: &[EventId]) {
     // `audit` refuses an event that is there twice.
     let events = audit(log).await;
     let there: HashSet<EventId> = events.iter().map(|event| event.id).collect();

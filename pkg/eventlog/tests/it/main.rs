@@ -1,4 +1,4 @@
-//! The event log on a real PostgreSQL.
+//! The event log on a real PostgreSQL and on a DynamoDB endpoint.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,13 +7,17 @@
     clippy::print_stderr
 )]
 
+mod across;
 mod appending;
 mod breaking;
+mod checks;
 mod conforming;
 mod counter;
 mod crashing;
+mod dynamodb;
 mod executing;
 mod guarding;
 mod inline;
 mod proxy;
+mod purse;
 mod support;

@@ -13,6 +13,7 @@ use millrace_eventlog::{Faults, LaneStep};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -46,6 +47,7 @@ impl Network {
 pub struct Proxy {
     pub port: u16,
     state: Arc<AtomicU8>,
+    cuts: watch::Sender<u64>,
     _task: JoinSet<()>,
 }
 
@@ -58,6 +60,8 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(AtomicU8::new(0));
         let shared = Arc::clone(&state);
+        let cuts = watch::Sender::new(0);
+        let cut = cuts.subscribe();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
@@ -65,14 +69,35 @@ impl Proxy {
                 if Network::of(shared.load(Ordering::Acquire)) == Network::GoesDown {
                     continue;
                 }
-                connections.spawn(carry(client, server, Arc::clone(&shared)));
+                let mut cut = cut.clone();
+                cut.mark_unchanged();
+                let carrying = carry(client, server, Arc::clone(&shared));
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = carrying => {}
+                        _ = cut.changed() => {}
+                    }
+                });
             }
         });
         Self {
             port,
             state,
+            cuts,
             _task: task,
         }
+    }
+
+    /// Breaks every connection, whatever is on it, and then the first that is used again: in turns
+    /// its request or its answer is lost.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+        let cuts = *self.cuts.borrow();
+        self.set(if cuts.is_multiple_of(2) {
+            Network::LosesRequests
+        } else {
+            Network::LosesAnswers
+        });
     }
 
     pub fn set(&self, network: Network) {

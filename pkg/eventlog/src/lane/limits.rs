@@ -1,6 +1,8 @@
 //! What one append may hold. Checked before it is queued, so that one cannot spoil a batch.
 
-use crate::{AppendError, AppendRequest, ExpectedVersion};
+use millrace_es::{Context, PartitionCount};
+
+use crate::{AppendError, AppendRequest, ExpectedVersion, LogError};
 
 /// The most events of one append.
 pub const MAX_APPEND_EVENTS: usize = 1_000;
@@ -22,7 +24,7 @@ const MAX_NAME_BYTES: usize = 512;
 const EVENT_BYTES: usize = 128;
 
 /// Checks a request and gives its size in bytes.
-pub(super) fn check(request: &AppendRequest) -> Result<usize, AppendError> {
+pub(crate) fn check(request: &AppendRequest) -> Result<usize, AppendError> {
     let events: usize = request.streams.iter().map(|s| s.events.len()).sum();
     if request.streams.is_empty() && request.answer.is_none() {
         return refuse("it has neither streams nor an answer".to_owned());
@@ -145,4 +147,19 @@ fn check_names(request: &AppendRequest) -> Result<usize, AppendError> {
         }
     }
     Ok(bytes)
+}
+
+/// Refuses a partition count that differs from the stored one.
+pub(crate) fn check_partitions(
+    context: &Context,
+    stored: usize,
+    wanted: PartitionCount,
+) -> Result<(), LogError> {
+    if stored == usize::from(wanted.get()) {
+        return Ok(());
+    }
+    Err(LogError::Misconfigured(format!(
+        "the log of {context} has {stored} partitions and the setting says {}; the count of a log never changes, set it back to {stored}",
+        wanted.get()
+    )))
 }

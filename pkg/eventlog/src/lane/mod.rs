@@ -3,6 +3,14 @@
 //! While a batch is being committed the next one queues, so the batch grows with the load and one
 //! client alone waits for nobody. Each append gets its own verdict; an append that alone breaks the
 //! transaction is found by halving the batch, and its mates are committed.
+//!
+//! What is the same for every store is here: the queue, the batches, [`plan`] that decides them, the
+//! [`limits`] of one append. How a batch becomes durable is the store's matter ([`LaneStore`]).
+
+pub(crate) mod limits;
+pub(crate) mod plan;
+pub(crate) mod seen;
+pub(crate) mod tail;
 
 use std::{
     sync::{
@@ -12,18 +20,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use millrace_es::{Context, Position};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use super::{
-    limits,
-    plan::Plan,
-    store::{Refused, Store},
-};
 use crate::{AppendError, AppendRequest, Appended, LogError};
+use plan::Plan;
 
 /// The most appends that wait; the next one is refused.
 const MAX_QUEUED_APPENDS: usize = 8_192;
@@ -46,6 +51,100 @@ const MAX_GATHER_US: u64 = 400;
 /// its way while their clients are woken.
 const ANSWERED_BY_THE_LANE: usize = 32;
 
+/// Where the lane stands in a batch. For tests that kill, pause or cut it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LaneStep {
+    /// The batch is decided, on what was read or remembered.
+    Probed,
+    /// The lane is locked, before the log was read. In DynamoDB: this process has the lease.
+    Locked,
+    /// The lane is locked and the head moved; events and answers are written. In DynamoDB: the
+    /// transaction that does it is put together.
+    Written,
+    /// A write-model table was written. Not in DynamoDB, where it is part of the transaction.
+    Inlined,
+    /// Everything is written, the commit is sent next. In DynamoDB: the transaction is.
+    Committing,
+    /// The commit was answered, the appends are not yet.
+    Committed,
+}
+
+/// Something that happens at a step of the lane. For tests.
+#[async_trait]
+pub trait Faults: Send + Sync {
+    /// The lane is at a step.
+    async fn at(&self, step: LaneStep);
+}
+
+/// Why a batch, after all attempts, was not committed as a whole.
+pub(crate) enum Refused {
+    /// Nothing was appended.
+    Unavailable(SharedError),
+    /// Nothing was appended, and nothing will be until somebody repairs it.
+    Broken(LogError),
+    /// Not known.
+    Open(SharedError),
+    /// One of the appends breaks the transaction; nothing was appended.
+    Data {
+        /// What the store says about the data, without statement or host.
+        reason: String,
+        /// All it said.
+        error: SharedError,
+    },
+}
+
+/// Makes batches durable.
+#[async_trait]
+pub(crate) trait LaneStore: Send + 'static {
+    /// The log's owner.
+    fn context(&self) -> &Context;
+
+    /// Commits what of the batch can be committed, and gives the verdicts in the batch's order: of
+    /// all its appends or, where not all go together, of as many from the first on as do.
+    async fn commit<'a>(
+        &mut self,
+        requests: &[&'a AppendRequest],
+        deadline: Instant,
+    ) -> Result<Plan<'a>, Refused>;
+
+    /// Does what is due while nothing waits, and says when it wants to be asked again.
+    async fn rest(&mut self) -> Option<Duration> {
+        None
+    }
+
+    /// The lane ends.
+    async fn end(&mut self) {}
+}
+
+/// An error of a store that everybody in a batch is told.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedError(Arc<dyn std::error::Error + Send + Sync>);
+
+impl SharedError {
+    pub(crate) fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl std::fmt::Display for SharedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SharedError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl LogError {
+    /// The same error for every append of a batch.
+    fn shared(error: &SharedError) -> Self {
+        Self::Unreachable(Box::new(error.clone()))
+    }
+}
+
 struct Pending {
     request: AppendRequest,
     bytes: usize,
@@ -56,7 +155,7 @@ struct Pending {
 }
 
 /// The way into the lane.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     queue: mpsc::Sender<Pending>,
     queued_bytes: Arc<AtomicUsize>,
     appended: Arc<watch::Sender<Position>>,
@@ -64,8 +163,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn start(
-        store: Store,
+    pub(crate) fn start(
+        store: impl LaneStore,
         position: Position,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -73,7 +172,7 @@ impl Lane {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED_APPENDS);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let appended = Arc::new(watch::Sender::new(position));
-        let meters = Meters::new(&store.context);
+        let meters = Meters::new(store.context());
         meters.head.set(as_f64(position.get()));
         let task = Task {
             store,
@@ -96,7 +195,7 @@ impl Lane {
     }
 
     /// Queues an append, in the order of the calls' first polls, and waits for its verdict.
-    pub(super) async fn append(&self, request: AppendRequest) -> Result<Appended, AppendError> {
+    pub(crate) async fn append(&self, request: AppendRequest) -> Result<Appended, AppendError> {
         let bytes = limits::check(&request)?;
         let events = request.streams.iter().map(|s| s.events.len()).sum();
         if self.stop.is_cancelled() {
@@ -131,12 +230,12 @@ impl Lane {
             .unwrap_or(Err(AppendError::OutcomeUnknown(LogError::Closed)))
     }
 
-    pub(super) fn appended(&self) -> watch::Receiver<Position> {
+    pub(crate) fn appended(&self) -> watch::Receiver<Position> {
         self.appended.subscribe()
     }
 
     /// Says that events up to a position came by another way.
-    pub(super) fn announce(&self, position: Position) {
+    pub(crate) fn announce(&self, position: Position) {
         announce(&self.appended, position);
     }
 }
@@ -149,8 +248,8 @@ fn announce(appended: &watch::Sender<Position>, position: Position) {
     });
 }
 
-struct Task {
-    store: Store,
+struct Task<S> {
+    store: S,
     waiting: mpsc::Receiver<Pending>,
     queued_bytes: Arc<AtomicUsize>,
     appended: Arc<watch::Sender<Position>>,
@@ -161,18 +260,9 @@ struct Task {
     tasks: TaskTracker,
 }
 
-impl Task {
+impl<S: LaneStore> Task<S> {
     async fn run(mut self) {
-        loop {
-            let first = tokio::select! {
-                first = self.waiting.recv() => first,
-                () = self.stop.cancelled() => {
-                    // What was queued before the stop is still answered.
-                    self.waiting.close();
-                    self.waiting.recv().await
-                }
-            };
-            let Some(first) = first else { return };
+        while let Some(first) = self.next().await {
             let batch = self.gather(first).await;
             let bytes: usize = batch.iter().map(|pending| pending.bytes).sum();
             let started = Instant::now();
@@ -180,6 +270,26 @@ impl Task {
             self.commit(batch).await;
             self.last_commit = started.elapsed();
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        self.store.end().await;
+    }
+
+    /// Waits for an append; `None` at the end.
+    async fn next(&mut self) -> Option<Pending> {
+        if let Ok(pending) = self.waiting.try_recv() {
+            return Some(pending);
+        }
+        loop {
+            let again = self.store.rest().await;
+            tokio::select! {
+                first = self.waiting.recv() => return first,
+                () = self.stop.cancelled() => {
+                    // What was queued before the stop is still answered.
+                    self.waiting.close();
+                    return self.waiting.recv().await;
+                }
+                () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
+            }
         }
     }
 
@@ -207,27 +317,34 @@ impl Task {
         }
     }
 
-    /// Commits a batch, in halves where one of its appends breaks it, and answers everybody.
+    /// Commits a batch, in parts where not all of it goes together, in halves where one of its
+    /// appends breaks it, and answers everybody.
     async fn commit(&mut self, batch: Vec<Pending>) {
         let mut parts = vec![batch];
         while let Some(mut batch) = parts.pop() {
             let span = tracing::info_span!(
                 "append batch",
-                context = %self.store.context,
+                context = %self.store.context(),
                 appends = batch.len(),
             );
             for pending in &batch {
                 span.follows_from(&pending.span);
             }
             let committed = self.commit_whole(&batch).instrument(span).await;
+            if let Ok(verdicts) = &committed
+                && verdicts.len() < batch.len()
+                && !verdicts.is_empty()
+            {
+                parts.push(batch.split_off(verdicts.len()));
+            }
             match committed {
                 Ok(verdicts) if batch.len() <= ANSWERED_BY_THE_LANE => answer(batch, verdicts),
                 Ok(verdicts) => drop(self.tasks.spawn(async move { answer(batch, verdicts) })),
-                Err(Refused::Data(error)) if batch.len() == 1 => {
-                    tracing::warn!(context = %self.store.context, %error, "an append's data is not possible");
-                    refuse(batch, || AppendError::Invalid(reason(&error)));
+                Err(Refused::Data { reason, error }) if batch.len() == 1 => {
+                    tracing::warn!(context = %self.store.context(), %error, "an append's data is not possible");
+                    refuse(batch, || AppendError::Invalid(reason.clone()));
                 }
-                Err(Refused::Data(_)) => {
+                Err(Refused::Data { .. }) => {
                     let second = batch.split_off(batch.len() / 2);
                     parts.push(second);
                     parts.push(batch);
@@ -241,7 +358,7 @@ impl Task {
                     });
                 }
                 Err(Refused::Broken(error)) => {
-                    tracing::error!(context = %self.store.context, %error, "the log takes no appends");
+                    tracing::error!(context = %self.store.context(), %error, "the log takes no appends");
                     refuse(batch, || AppendError::Unavailable(same(&error)));
                 }
             }
@@ -295,14 +412,6 @@ fn answer(batch: Vec<Pending>, verdicts: Vec<Result<Appended, AppendError>>) {
 fn refuse(batch: Vec<Pending>, error: impl Fn() -> AppendError) {
     for pending in batch {
         let _ = pending.verdict.send(Err(error()));
-    }
-}
-
-/// What the store says about an append's data, without statement or host.
-fn reason(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(error) => error.message().to_owned(),
-        None => error.to_string(),
     }
 }
 

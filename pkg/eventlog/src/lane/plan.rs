@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// The head as it was read.
-#[derive(Debug, Clone)]
-pub(super) struct Head {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
     pub position: Position,
     pub epoch: Epoch,
     pub guard: i64,
@@ -29,7 +29,7 @@ pub(super) struct Head {
 
 /// What was read of the log for a batch.
 #[derive(Debug, Clone)]
-pub(super) struct Probed {
+pub(crate) struct Probed {
     pub head: Head,
     /// The newest event of the batch's streams that have one.
     pub streams: HashMap<StreamId, (StreamVersion, EventId)>,
@@ -43,7 +43,7 @@ pub(super) struct Probed {
 
 /// An event with its place.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
+pub(crate) struct Row<'a> {
     pub stream: &'a StreamId,
     pub version: StreamVersion,
     pub position: Position,
@@ -55,17 +55,17 @@ pub(super) struct Row<'a> {
 
 /// An answer with its token.
 #[derive(Debug)]
-pub(super) struct Kept<'a> {
+pub(crate) struct Kept<'a> {
     pub key: &'a AnswerKey,
     pub answer: &'a Answer,
     pub token: LogToken,
 }
 
 /// A name and its holder.
-pub(super) type Claim = ((String, String), String);
+pub(crate) type Claim = ((String, String), String);
 
 /// What is to be written, and what is to be answered once it is durable.
-pub(super) struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     pub verdicts: Vec<Result<Appended, AppendError>>,
     pub rows: Vec<Row<'a>>,
     pub kept: Vec<Kept<'a>>,
@@ -82,7 +82,7 @@ pub(super) struct Plan<'a> {
 impl Plan<'_> {
     /// Where its commit leaves the log; `None` when it wrote nothing, because then nothing vouches
     /// that what it was decided on still holds.
-    pub(super) fn after(&self) -> Option<Head> {
+    pub(crate) fn after(&self) -> Option<Head> {
         (!self.is_empty()).then(|| Head {
             position: self.position,
             partitions: self.partitions.clone(),
@@ -92,12 +92,12 @@ impl Plan<'_> {
     }
 
     /// Whether there is nothing to commit.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.kept.is_empty()
     }
 
     /// The rows as the log will hold them, for write-model tables.
-    pub(super) fn recorded(&self, context: &Context) -> Vec<RecordedEvent> {
+    pub(crate) fn recorded(&self, context: &Context) -> Vec<RecordedEvent> {
         self.rows
             .iter()
             .map(|row| RecordedEvent {
@@ -120,7 +120,7 @@ impl Plan<'_> {
 }
 
 /// Decides a batch in order: each append sees the effects of those before it.
-pub(super) fn decide<'a>(
+pub(crate) fn decide<'a>(
     context: &Context,
     requests: impl IntoIterator<Item = &'a AppendRequest>,
     probed: &Probed,
@@ -355,7 +355,7 @@ impl<'a, 'p> Batch<'a, 'p> {
 }
 
 /// The streams, keys and names that have to be read for a batch, each once.
-pub(super) struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// The batch's streams, each with what the first append to it expects.
     pub streams: Vec<(&'a StreamId, ExpectedVersion)>,
     pub keys: Vec<[u8; 32]>,
@@ -363,7 +363,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    pub(super) fn of(requests: impl IntoIterator<Item = &'a AppendRequest>) -> Self {
+    pub(crate) fn of(requests: impl IntoIterator<Item = &'a AppendRequest>) -> Self {
         let mut wanted = Self {
             streams: Vec::new(),
             keys: Vec::new(),

@@ -1,0 +1,10 @@
+//! The event log on a DynamoDB endpoint.
+
+mod appending;
+mod breaking;
+mod conforming;
+mod crashing;
+mod leading;
+mod reading;
+mod script;
+mod support;
