@@ -5,11 +5,11 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, Consumer, pull},
 };
 use futures::StreamExt;
+use millrace_eventlog::Backoff;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
     error::{NatsError, chain},
     topology::Topology,
 };
@@ -64,7 +64,7 @@ impl AdvisoryCounter {
             if let Err(error) = ended {
                 tracing::debug!(error = chain(&error), "advisories not read");
             }
-            let pause = tokio::time::sleep(backoff.next());
+            let pause = tokio::time::sleep(backoff.pause());
             if stop.run_until_cancelled(pause).await.is_none() {
                 return;
             }

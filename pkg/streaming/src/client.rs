@@ -97,7 +97,7 @@ pub fn jetstream(client: Client) -> jetstream::Context {
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
     let ceiling = (RECONNECT_MIN_MS << doublings).min(RECONNECT_MAX_MS);
-    crate::backoff::jittered(Duration::from_millis(ceiling))
+    millrace_eventlog::jittered(Duration::from_millis(ceiling))
 }
 
 fn log_event(client: &str, event: &Event) {

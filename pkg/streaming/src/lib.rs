@@ -8,7 +8,6 @@
 //! holds nothing that the log could not give again.
 
 mod advisories;
-mod backoff;
 mod client;
 mod consumer;
 mod dead_letters;

@@ -6,12 +6,11 @@ mod session;
 use std::{sync::Arc, time::Duration};
 
 use millrace_es::{Context, Position};
-use millrace_eventlog::{EventLog, LogError, LogHead};
+use millrace_eventlog::{Backoff, EventFeed, EventLog, LogError, LogFeed, LogHead};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
     client::Lifetime,
     error::{NatsError, chain},
     lease::{Leases, Standing},
@@ -86,6 +85,8 @@ impl Default for RelayOptions {
 /// Every repair is said in the log and in `millrace_relay_repairs_total`.
 pub struct Relay {
     log: Arc<dyn EventLog>,
+    /// Where the events to publish are read.
+    feed: Arc<dyn EventFeed>,
     topology: Topology,
     leases: Leases,
     signals: Signals,
@@ -120,7 +121,8 @@ impl From<InspectError> for RelayError {
 }
 
 impl Relay {
-    /// A relay for a log. Its lease goes by the context's name.
+    /// A relay for a log, which reads its events from the log itself. Its lease goes by the
+    /// context's name.
     #[must_use]
     pub fn new(
         log: Arc<dyn EventLog>,
@@ -132,6 +134,7 @@ impl Relay {
         let signals = Signals::new(client, topology.names().clone());
         let meters = Meters::new(log.context());
         Self {
+            feed: Arc::new(LogFeed::new(Arc::clone(&log))),
             log,
             topology,
             leases,
@@ -142,6 +145,14 @@ impl Relay {
             behind: None,
             depth: Depth::LastFlight,
         }
+    }
+
+    /// Reads the events to publish from a feed of the log. What the relay does with them, and what
+    /// it compares and repairs its stream with, stays the same.
+    #[must_use]
+    pub fn fed_by(mut self, feed: Arc<dyn EventFeed>) -> Self {
+        self.feed = feed;
+        self
     }
 
     /// Works until told to stop. Whatever goes wrong is logged, counted and tried again.
@@ -193,7 +204,7 @@ impl Relay {
                 }
                 Ok(Ended::LookAgain) => {}
                 Err(error) => {
-                    let pause = backoff.next();
+                    let pause = backoff.pause();
                     self.report(&error, backoff.failures());
                     if stop
                         .run_until_cancelled(tokio::time::sleep(pause))

@@ -8,6 +8,7 @@ use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt;
 use millrace_es::{Partition, PartitionCount};
+use millrace_eventlog::jittered;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -20,7 +21,6 @@ use super::{
     group::{Group, Holdings, Observations},
 };
 use crate::{
-    backoff::jittered,
     error::{NatsError, chain},
     names::InvalidToken,
 };

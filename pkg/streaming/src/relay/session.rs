@@ -1,11 +1,11 @@
-//! One session of publishing: read ahead in the log, publish, take acknowledgements, until the
+//! One session of publishing: read ahead in the log's feed, publish, take acknowledgements, until the
 //! lease ends or something does not fit.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use millrace_es::{Position, RecordedEvent};
-use millrace_eventlog::{EventLog, LogError, is_last};
+use millrace_eventlog::{Backoff, EventFeed, LogError, is_last};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -17,9 +17,9 @@ use super::{
     flight::Flight,
     inspect::{Depth, Verdict},
 };
-use crate::{backoff::Backoff, client::Lifetime, lease::Standing, topology::StreamState};
+use crate::{client::Lifetime, lease::Standing, topology::StreamState};
 
-/// How many events are read from the log at once.
+/// How many events are read at once.
 const PAGE_EVENTS: usize = 1_000;
 /// Below how many waiting events the next page is read.
 const READ_AHEAD_EVENTS: usize = 1_000;
@@ -35,9 +35,9 @@ pub(super) enum Ended {
     LookAgain,
 }
 
-/// The log, read ahead of what is published.
+/// The log's feed, read ahead of what is published.
 struct Pages {
-    log: Arc<dyn EventLog>,
+    feed: Arc<dyn EventFeed>,
     waiting: VecDeque<RecordedEvent>,
     read_to: Position,
     reading: Option<BoxFuture<'static, Result<Vec<RecordedEvent>, LogError>>>,
@@ -46,9 +46,9 @@ struct Pages {
 }
 
 impl Pages {
-    fn after(log: Arc<dyn EventLog>, position: Position) -> Self {
+    fn after(feed: Arc<dyn EventFeed>, position: Position) -> Self {
         Self {
-            log,
+            feed,
             waiting: VecDeque::new(),
             read_to: position,
             reading: None,
@@ -61,10 +61,8 @@ impl Pages {
     }
 
     fn begin_page(&mut self) {
-        let (log, after) = (Arc::clone(&self.log), self.read_to);
-        self.reading = Some(Box::pin(
-            async move { log.read_log(after, PAGE_EVENTS).await },
-        ));
+        let (feed, after) = (Arc::clone(&self.feed), self.read_to);
+        self.reading = Some(Box::pin(async move { feed.next(after, PAGE_EVENTS).await }));
     }
 
     /// Waits for the page that is being read; for ever when none is.
@@ -135,10 +133,10 @@ impl Relay {
         backoff: &mut Backoff,
     ) -> Result<Ended, RelayError> {
         let lifetime = Lifetime::of(self.topology.jetstream().client());
-        let mut appended = self.log.appended();
+        let mut grown = self.feed.grown();
         let mut signals = self.signals.on_appended(self.context()).await?;
         let mut suspicions = self.signals.on_foreign(self.context()).await?;
-        let mut pages = Pages::after(Arc::clone(&self.log), cursor.published);
+        let mut pages = Pages::after(Arc::clone(&self.feed), cursor.published);
         let mut polls = tokio::time::interval(self.options.poll_every);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut audit_at = Instant::now() + self.options.audit_every;
@@ -152,8 +150,8 @@ impl Relay {
                 flight.publish(&event).await?;
             }
             if pages.wants_page() {
-                // An append from here on wakes again; all before are in the page.
-                appended.borrow_and_update();
+                // What the feed gets from here on wakes again; all before is in the page.
+                grown.borrow_and_update();
                 pages.begin_page();
             }
             tokio::select! {
@@ -169,7 +167,7 @@ impl Relay {
                     cursor.head = cursor.head.max(pages.read_to);
                     self.meters.lag(cursor.head, cursor.published);
                 }
-                Ok(()) = appended.changed(), if pages.at_head => pages.at_head = false,
+                Ok(()) = grown.changed(), if pages.at_head => pages.at_head = false,
                 Some(newest) = signals.next(), if pages.at_head => {
                     pages.at_head = newest <= pages.read_to;
                 }

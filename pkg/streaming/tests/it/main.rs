@@ -11,10 +11,13 @@
 )]
 
 mod consumer;
+mod dynamodb_relay;
+mod dynamodb_streams;
 mod leases;
 mod memory_log;
 mod recovery;
 mod relay;
 mod repairs;
+mod scripted_streams;
 mod side_streams;
 mod world;

@@ -13,7 +13,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
 use futures::{StreamExt, task::AtomicWaker};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use millrace_es::{Context, Position, RecordedEvent};
-use millrace_eventlog::EventLog;
+use millrace_eventlog::{EventFeed, EventLog};
 use millrace_streaming::{
     LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, StreamState, Topology,
     TopologyOptions, wire,
@@ -101,9 +101,28 @@ impl World {
         lease_namespace: &str,
         options: RelayOptions,
     ) -> RelayTask {
-        let leases = Leases::new(topology(&self.nats, lease_namespace), member(), LEASE);
         let log: Arc<dyn EventLog> = Arc::clone(log) as Arc<dyn EventLog>;
-        RelayTask::start(Relay::new(log, self.topology.clone(), leases, options))
+        RelayTask::start(self.unstarted(log, lease_namespace, options))
+    }
+
+    /// A relay on a log of any kind, whose events come from a feed.
+    pub fn relay_fed_by(
+        &self,
+        feed: Arc<dyn EventFeed>,
+        log: Arc<dyn EventLog>,
+        lease_namespace: &str,
+    ) -> RelayTask {
+        RelayTask::start(self.unstarted(log, lease_namespace, RELAY).fed_by(feed))
+    }
+
+    fn unstarted(
+        &self,
+        log: Arc<dyn EventLog>,
+        lease_namespace: &str,
+        options: RelayOptions,
+    ) -> Relay {
+        let leases = Leases::new(topology(&self.nats, lease_namespace), member(), LEASE);
+        Relay::new(log, self.topology.clone(), leases, options)
     }
 
     pub async fn stream(&self) -> Option<StreamState> {
@@ -122,15 +141,20 @@ impl World {
     /// Waits until the stream is the log, message by message, from its first sequence on. A
     /// repair may still be under way; what is wrong for good fails.
     pub async fn assert_stream_is_log(&self) -> StreamState {
+        self.assert_stream_is(|| self.log.events()).await
+    }
+
+    /// The same with the events of another log.
+    pub async fn assert_stream_is(&self, logged: impl Fn() -> Vec<RecordedEvent>) -> StreamState {
         eventually("the stream to be the log", BOUND, || async {
             let stream = self.stream().await?;
-            let logged = self.log.events();
+            let logged = logged();
             let expected: Vec<_> = logged
                 .iter()
                 .filter(|event| event.position >= stream.first)
                 .map(|event| (event.position, event.id))
                 .collect();
-            let whole = stream.last == self.log.position();
+            let whole = stream.last == logged.last().map_or(Position::ZERO, |event| event.position);
             if !whole || stream.events != expected.len() as u64 {
                 return None;
             }
@@ -209,12 +233,15 @@ pub fn member() -> MemberId {
     MemberId::new(&format!("member-{}", NEXT.fetch_add(1, Ordering::Relaxed))).unwrap()
 }
 
-/// The value of a counter or gauge, 0 when it is not there.
+/// The value of a counter or gauge, cut to a whole number, 0 when it is not there.
 pub fn metric(series: &str) -> u64 {
     recorder().run_upkeep();
     let text = recorder().render();
     text.lines()
-        .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+        .find_map(|line| {
+            let value = line.strip_prefix(series)?.trim();
+            value.split('.').next()?.parse().ok()
+        })
         .unwrap_or_default()
 }
 
