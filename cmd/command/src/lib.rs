@@ -10,7 +10,8 @@ use millrace_es::Context;
 use millrace_eventlog::{EventLog, RepositoryOptions};
 use millrace_http::{Api, ApiOptions, ServerLimits};
 use millrace_roles::{
-    Frame, Late, LogSettings, LogUse, Logs, NatsSettings, bind, migrate_streams, topology,
+    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, bind,
+    migrate_streams, topology,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Service, instance_name};
@@ -43,6 +44,9 @@ pub struct Settings {
     /// NATS.
     #[command(flatten)]
     pub nats: NatsSettings,
+    /// DynamoDB, for the event logs that are kept there.
+    #[command(flatten)]
+    pub dynamodb: DynamoSettings,
     /// This service's own.
     #[command(flatten)]
     pub command: CommandSettings,
@@ -127,12 +131,19 @@ async fn serve(
     let listener = bind(settings.http.listen).await?;
     let namespace = &settings.common.namespace;
     let topology = topology(&settings.nats, namespace, "millrace-command").await?;
+    let places = LogPlaces::of(
+        &settings.log,
+        &settings.dynamodb,
+        namespace,
+        "millrace-command",
+    )
+    .await?;
     let log_use = LogUse {
-        name: "millrace-command",
         migrate: settings.command.migrate,
         appends: true,
     };
-    let Some(logs) = Logs::open(&settings.log, log_use, shutdown).await? else {
+    let Some(logs) = Logs::open(&places, &settings.log.contexts()?, log_use, shutdown).await?
+    else {
         return Ok(());
     };
     for log in logs.iter() {
@@ -142,7 +153,7 @@ async fn serve(
     let router = routes(settings, &logs)?;
 
     let stop = CancellationToken::new();
-    let mut background = background(settings, &logs, &topology, &stop)?;
+    let mut background = background(settings, &logs, &topology, &stop).await?;
     let close_port = CancellationToken::new();
     let limits = ServerLimits::from(&settings.http);
     let drain = settings.common.drain();
@@ -184,7 +195,7 @@ fn routes(settings: &Settings, logs: &Logs) -> anyhow::Result<axum::Router> {
 }
 
 /// What goes on beside the requests, until `stop`.
-fn background(
+async fn background(
     settings: &Settings,
     logs: &Logs,
     topology: &Topology,
@@ -204,7 +215,16 @@ fn background(
             ..RelayOptions::default()
         };
         for log in logs.iter() {
-            let relay = Relay::new(log.shared(), topology.clone(), leases.clone(), options);
+            let mut relay = Relay::new(log.shared(), topology.clone(), leases.clone(), options);
+            let (dynamodb, namespace) = (&settings.dynamodb, &settings.common.namespace);
+            if let Some(processor) = log.stream_processor(dynamodb, namespace).await {
+                relay = relay.fed_by(processor.feed());
+                let stop = stop.clone();
+                tasks.spawn(async move {
+                    processor.run(stop).await;
+                    Ok(())
+                });
+            }
             let stop = stop.clone();
             tasks.spawn(async move { Ok(relay.run(stop).await?) });
         }

@@ -1,9 +1,6 @@
 //! The contexts of this release, as the tools ask for them.
 
-use std::sync::Arc;
-
 use millrace_es::Context;
-use millrace_eventlog::PgInlineTable;
 use millrace_projecting::View;
 use millrace_roles::{CONTEXTS, KnownContext};
 
@@ -34,11 +31,6 @@ pub fn views(context: &Context) -> Result<Vec<View>, Failure> {
 /// Every view of every context.
 pub fn all_views() -> Vec<View> {
     CONTEXTS.iter().flat_map(|known| (known.views)()).collect()
-}
-
-/// The tables kept in a context's append.
-pub fn inline_tables(context: &Context) -> Result<Vec<Arc<dyn PgInlineTable>>, Failure> {
-    Ok((known(context)?.inline_tables)())
 }
 
 /// The category of a context's main aggregate, for people who have only its id at hand.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use millrace_roles::LogStore;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -31,6 +32,8 @@ pub struct Endpoints {
     pub dynamodb_endpoint: Option<String>,
     /// What every name in NATS and DynamoDB begins with.
     pub namespace: String,
+    /// Where the event log of banking is kept.
+    pub banking_log: LogStore,
     /// The public HTTP address; `None` when nothing is known to serve.
     pub public_url: Option<String>,
     /// The admin HTTP address of `up`; `None` when nothing is known to serve.
@@ -110,6 +113,9 @@ pub struct Target {
     /// What every name in NATS and DynamoDB begins with
     #[arg(long, env = "MILLRACE_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
+    /// Where the event log of banking is kept [default: as a running `up` has it, else dynamodb]
+    #[arg(long, env = "MILLRACE_BANKING_LOG", value_name = "STORE")]
+    pub banking_log: Option<LogStore>,
 }
 
 impl Target {
@@ -136,6 +142,7 @@ impl Target {
             nats_url: "nats://127.0.0.1:4222".to_owned(),
             dynamodb_endpoint: None,
             namespace: "millrace".to_owned(),
+            banking_log: LogStore::default(),
             public_url: None,
             admin_url: None,
         }))
@@ -152,6 +159,7 @@ impl Target {
             nats_url: self.nats_url.clone().unwrap_or(known.nats_url),
             dynamodb_endpoint: self.dynamodb_endpoint.clone().or(known.dynamodb_endpoint),
             namespace: self.namespace.clone().unwrap_or(known.namespace),
+            banking_log: self.banking_log.unwrap_or(known.banking_log),
             ..known
         }
     }
@@ -169,6 +177,7 @@ mod tests {
             nats_url: None,
             dynamodb_endpoint: None,
             namespace: None,
+            banking_log: None,
         }
     }
 
@@ -184,6 +193,7 @@ mod tests {
             nats_url: "nats://a".into(),
             dynamodb_endpoint: Some("http://a".into()),
             namespace: "millrace".into(),
+            banking_log: LogStore::Postgres,
             public_url: Some("http://127.0.0.1:8080".into()),
             admin_url: None,
         };

@@ -3,7 +3,7 @@
 use clap::Args;
 use millrace_es::{Context, PartitionCount, Position};
 use millrace_projecting::{DynamoStore, PgStore};
-use millrace_roles::{CONTEXTS, migrate_log, migrate_views};
+use millrace_roles::{CONTEXTS, migrate_views};
 use millrace_runtime::aws;
 use millrace_streaming::TopologyOptions;
 use tokio_util::sync::CancellationToken;
@@ -70,12 +70,11 @@ async fn everything_as(
 ) -> Result<(), Failure> {
     // A command is not patient for ever: whoever calls it can call it again.
     let stop = CancellationToken::new();
-    let pool = opened::database(&endpoints.database_url).await?;
+    let places = opened::places(endpoints, partitions).await?;
     let mut contexts = Vec::new();
     for known in &CONTEXTS {
-        let context = known.context()?;
-        migrate_log(&pool, &context, partitions, (known.migrations)(), &stop).await?;
-        contexts.push(context);
+        places.migrate(known, &stop).await?;
+        contexts.push(known.context()?);
     }
     let topology = opened::topology_with(endpoints, topology).await?;
     topology

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use millrace_es::{Context, PartitionCount};
-use millrace_eventlog::{EventLog, PgEventLog, PgLogOptions};
+use millrace_eventlog::{EventLog, dynamodb::log_partitions};
 use millrace_projecting::{
     Checkpoint, DynamoStore, Generation, GenerationId, PgStore, StoreError, StoreKind, View,
 };
+use millrace_roles::{LogPlaces, LogStore};
 use millrace_runtime::aws;
 use millrace_streaming::{Names, Topology, TopologyOptions};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio_util::sync::CancellationToken;
 
 use crate::{contexts, endpoints::Endpoints, failure::Failure};
 
@@ -42,11 +44,42 @@ pub async fn database(url: &str) -> Result<PgPool, Failure> {
 /// [`Failure::Unavailable`] when the database does not answer, [`Failure::NotFound`] when the
 /// context has no log there.
 pub async fn log(endpoints: &Endpoints, context: &Context) -> Result<Arc<dyn EventLog>, Failure> {
-    let pool = database(&endpoints.database_url).await?;
-    let mut options = PgLogOptions::new(context.clone());
-    options.partitions = partitions(&pool, context).await?;
-    options.inline = contexts::inline_tables(context)?;
-    Ok(Arc::new(PgEventLog::open(pool, options).await?))
+    let known = contexts::known(context)?;
+    let mut places = places(endpoints, PartitionCount::DEFAULT).await?;
+    places.partitions = match places.store(known) {
+        LogStore::Postgres => partitions(&places.pool, context).await?,
+        LogStore::DynamoDb => {
+            let (client, namespace) = (&places.dynamodb, &places.namespace);
+            log_partitions(client, namespace, context).await?
+        }
+    };
+    // A command is not patient for ever: whoever calls it can call it again.
+    let stop = CancellationToken::new();
+    let open = places.open(known, true, &stop);
+    let opened = tokio::time::timeout(Duration::from_millis(CONNECT_MS), open).await;
+    let late = |_| anyhow::anyhow!("the event log of {context} does not answer");
+    match opened.map_err(late)? {
+        Ok(Some(log)) => Ok(log.shared()),
+        Ok(None) => Err(Failure::Failed(anyhow::anyhow!("it was told to stop"))),
+        Err(error) => Err(Failure::Failed(error)),
+    }
+}
+
+/// Where the event logs are.
+///
+/// # Errors
+/// [`Failure::Unavailable`] when the database does not answer.
+pub async fn places(
+    endpoints: &Endpoints,
+    partitions: PartitionCount,
+) -> Result<LogPlaces, Failure> {
+    Ok(LogPlaces {
+        pool: database(&endpoints.database_url).await?,
+        dynamodb: aws::dynamodb_client(endpoints.dynamodb_endpoint.as_deref()).await,
+        namespace: endpoints.namespace.clone(),
+        banking: endpoints.banking_log,
+        partitions,
+    })
 }
 
 /// How many partitions a log was made with: a tool takes it as it is.

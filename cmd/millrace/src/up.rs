@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use millrace_roles::LogStore;
 use millrace_runtime::config;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -42,8 +43,8 @@ pub struct Up {
     /// Remove what earlier runs left in the folder, and begin with nothing
     #[arg(long)]
     fresh: bool,
-    /// Also feed a few hundred orders, changes and deletions through the HTTP API; a second time
-    /// it adds nothing
+    /// Also feed a few hundred orders, changes and deletions, and some bank accounts with their
+    /// movements, through the HTTP API; a second time it adds nothing
     #[arg(long)]
     example: bool,
     #[command(flatten)]
@@ -65,6 +66,15 @@ pub struct Up {
         value_name = "NAME"
     )]
     namespace: String,
+    /// Where the event log of banking is kept. Events do not move from one to the other
+    #[arg(
+        long,
+        env = "MILLRACE_BANKING_LOG",
+        default_value_t,
+        value_enum,
+        value_name = "STORE"
+    )]
+    banking_log: LogStore,
 }
 
 impl Up {
@@ -115,6 +125,7 @@ impl Up {
             nats_url: self.nats_url.as_deref(),
             dynamodb_endpoint: self.dynamodb_endpoint.as_deref(),
             namespace: &self.namespace,
+            banking_log: self.banking_log,
         };
         let mut banner = Banner::new(data_dir.path(), &ports);
         let endpoints = stores.start(supervisor, &mut banner).await?;

@@ -5,8 +5,8 @@ mod operations;
 use clap::{Args, Parser};
 use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Runner, RunnerParts, View};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogSettings, LogUse, Logs, NatsSettings, ReadStoreSettings,
-    check_nats, migrate_views, topology, views,
+    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings,
+    ReadStoreSettings, check_nats, migrate_views, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, Service, aws, instance_name, trace};
@@ -187,12 +187,19 @@ async fn work(
         postgres,
         dynamodb,
     } = stores;
+    let places = LogPlaces::of(
+        &settings.log,
+        &settings.dynamodb,
+        &settings.common.namespace,
+        "millrace-projector",
+    )
+    .await?;
     let log_use = LogUse {
-        name: "millrace-projector",
         migrate: false,
         appends: false,
     };
-    let Some(logs) = Logs::open(&settings.log, log_use, shutdown).await? else {
+    let Some(logs) = Logs::open(&places, &settings.log.contexts()?, log_use, shutdown).await?
+    else {
         return Ok(());
     };
     late_logs.set(logs.clone());

@@ -5,8 +5,8 @@ use clap::{Args, Parser};
 use millrace_http::{Api, ApiOptions, Forwarder, ServerLimits};
 use millrace_projecting::{DynamoStore, PgReadOptions};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogSettings, LogUse, Logs, NatsSettings, Opened, ReadModels,
-    ReadStoreSettings, bind, topology, views,
+    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, Opened,
+    ReadModels, ReadStoreSettings, bind, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Secret, Service, aws};
@@ -112,12 +112,19 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = bind(settings.http.listen).await?;
+    let places = LogPlaces::of(
+        &settings.log,
+        &settings.dynamodb,
+        &settings.common.namespace,
+        "millrace-query",
+    )
+    .await?;
     let log_use = LogUse {
-        name: "millrace-query",
         migrate: false,
         appends: false,
     };
-    let Some(logs) = Logs::open(&settings.log, log_use, shutdown).await? else {
+    let Some(logs) = Logs::open(&places, &settings.log.contexts()?, log_use, shutdown).await?
+    else {
         return Ok(());
     };
     let models = read_models(settings, &logs).await?;

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
+use millrace_banking::{DynamoBalances, PgBalances, StrongBalance};
 use millrace_es::Context;
-use millrace_eventlog::{EventLog, Migration, PgInlineTable, Repository, RepositoryOptions};
+use millrace_eventlog::{
+    EventLog, Migration, PgInlineTable, Repository, RepositoryOptions, dynamodb::DynamoInline,
+};
 use millrace_http::Api;
 use millrace_projecting::{StoreError, View};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{OpenedLog, ReadModels};
+use crate::{LogStore, OpenedLog, ReadModels};
 
 /// What a context brings along.
 #[derive(Debug)]
@@ -20,8 +23,12 @@ pub struct KnownContext {
     pub category: &'static str,
     /// Its read models.
     pub views: fn() -> Vec<View>,
-    /// The tables that are kept in the append's own transaction.
+    /// Where its log is kept, given where that of banking is.
+    pub log_store: fn(LogStore) -> LogStore,
+    /// The tables that are kept in the append's own transaction, in PostgreSQL.
     pub inline_tables: fn() -> Vec<Arc<dyn PgInlineTable>>,
+    /// The same in DynamoDB.
+    pub inline_items: fn() -> Vec<Arc<dyn DynamoInline>>,
     /// The migrations of its own tables beside its log.
     pub migrations: fn() -> &'static [Migration],
     /// The routes of the command service on its log.
@@ -33,11 +40,15 @@ pub struct KnownContext {
 }
 
 /// Every context of this release.
-pub static CONTEXTS: [KnownContext; 1] = [KnownContext {
+pub static CONTEXTS: [KnownContext; 2] = [ORDERING, BANKING];
+
+const ORDERING: KnownContext = KnownContext {
     name: millrace_ordering::CONTEXT,
     category: "order",
     views: millrace_ordering::projections,
+    log_store: |_| LogStore::Postgres,
     inline_tables: millrace_ordering::inline_tables,
+    inline_items: Vec::new,
     migrations: millrace_ordering::migrations,
     commands: |log, options| {
         let orders = Arc::new(Repository::new(log.shared(), options));
@@ -57,7 +68,43 @@ pub static CONTEXTS: [KnownContext; 1] = [KnownContext {
         api.document(millrace_ordering::command_routes())
             .document(millrace_ordering::query_routes())
     },
-}];
+};
+
+const BANKING: KnownContext = KnownContext {
+    name: millrace_banking::CONTEXT,
+    category: "account",
+    views: millrace_banking::projections,
+    log_store: |chosen| chosen,
+    inline_tables: millrace_banking::inline_tables,
+    inline_items: millrace_banking::inline_items,
+    migrations: millrace_banking::migrations,
+    commands: |log, options| {
+        let accounts = Arc::new(Repository::new(log.shared(), options));
+        millrace_banking::command_routes().with_state(millrace_banking::CommandState { accounts })
+    },
+    queries: |log, models| {
+        let strong_balance: Arc<dyn StrongBalance> = match log {
+            OpenedLog::Postgres(_, pool) => Arc::new(PgBalances::new(pool.clone())),
+            OpenedLog::DynamoDb(log) => Arc::new(DynamoBalances::new(Arc::clone(log))),
+        };
+        let state = millrace_banking::QueryState {
+            log: log.shared(),
+            repository: Arc::new(reading(log.shared())),
+            strong_balance,
+            account_balance: models.dynamodb("account-balance")?,
+            transaction_history: models.dynamodb("transaction-history")?,
+            accounts: models.postgres("accounts")?,
+            transactions: models.postgres("transactions")?,
+            daily_balances: models.postgres("daily-balances")?,
+            account_summaries: models.postgres("account-summaries")?,
+        };
+        Ok(millrace_banking::query_routes().with_state(state))
+    },
+    document: |api| {
+        api.document(millrace_banking::command_routes())
+            .document(millrace_banking::query_routes())
+    },
+};
 
 /// Aggregates of a process that only reads: it writes no snapshots.
 fn reading<A>(log: Arc<dyn EventLog>) -> Repository<A>

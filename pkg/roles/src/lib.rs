@@ -15,10 +15,9 @@ mod settings;
 
 pub use contexts::{CONTEXTS, KnownContext, views};
 pub use frame::Frame;
-pub use logs::{LogUse, Logs, OpenedLog};
-pub use migrate::{migrate_log, migrate_streams, migrate_views};
+pub use logs::{LogPlaces, LogStore, LogUse, Logs, OpenedLog};
+pub use migrate::{migrate_streams, migrate_views};
 pub use models::{Opened, ReadModels};
 pub use open::{Late, check_nats, patiently, topology};
-use open::{check_log, pool};
 pub use serving::bind;
 pub use settings::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings};

@@ -1,55 +1,243 @@
-//! The event logs of a process's contexts.
+//! The event logs of a process's contexts, wherever each is kept.
 
 use std::{fmt, sync::Arc};
 
-use millrace_es::Context;
-use millrace_eventlog::{EventLog, LogError};
+use aws_sdk_dynamodb::Client;
+use clap::ValueEnum;
+use millrace_es::{Context, PartitionCount};
+use millrace_eventlog::{
+    EventLog, LogError, PgEventLog, PgLogOptions,
+    dynamodb::{
+        DynamoEventLog, DynamoLogOptions, create_log_table, streams::StreamProcessor, table_name,
+    },
+};
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::{KnownContext, Late, LogSettings, check_log, migrate_log, open::open_log, pool};
+use crate::{
+    DynamoSettings, KnownContext, Late, LogSettings,
+    open::{check_log, may_pass, patiently, pool},
+};
 
-/// A context's event log, opened.
-#[derive(Clone)]
-pub struct OpenedLog {
-    log: Arc<dyn EventLog>,
-    pool: PgPool,
+/// Where a context's log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStore {
+    /// In PostgreSQL
+    Postgres,
+    /// In DynamoDB, with DynamoDB Streams
+    #[default]
+    #[value(name = "dynamodb")]
+    DynamoDb,
 }
 
-impl fmt::Debug for OpenedLog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OpenedLog")
-            .field(self.log.context())
-            .finish()
+impl LogStore {
+    /// Its name as a setting.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::DynamoDb => "dynamodb",
+        }
     }
 }
 
+/// Where the logs of an installation are.
+#[derive(Clone)]
+pub struct LogPlaces {
+    /// Connections to the PostgreSQL of those that are kept there.
+    pub pool: PgPool,
+    /// The DynamoDB of those that are kept there.
+    pub dynamodb: Client,
+    /// What their tables' names begin with.
+    pub namespace: String,
+    /// Where the log of banking is kept.
+    pub banking: LogStore,
+    /// How many partitions they spread their events over.
+    pub partitions: PartitionCount,
+}
+
+impl fmt::Debug for LogPlaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogPlaces")
+            .field("namespace", &self.namespace)
+            .field("banking", &self.banking)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogPlaces {
+    /// As the settings say. `name` is what PostgreSQL shows for the connections.
+    ///
+    /// # Errors
+    /// When the URL of PostgreSQL is none.
+    pub async fn of(
+        log: &LogSettings,
+        dynamodb: &DynamoSettings,
+        namespace: &str,
+        name: &'static str,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            pool: pool(log, name)?,
+            dynamodb: millrace_runtime::aws::dynamodb_client(dynamodb.endpoint()).await,
+            namespace: namespace.to_owned(),
+            banking: log.banking_log,
+            partitions: log.partitions,
+        })
+    }
+
+    /// Where a context's log is kept.
+    #[must_use]
+    pub fn store(&self, known: &KnownContext) -> LogStore {
+        (known.log_store)(self.banking)
+    }
+
+    /// Makes or upgrades a context's log, and its own tables beside it. `false` when told to stop
+    /// before the store answered.
+    ///
+    /// # Errors
+    /// When the log was made otherwise than the settings say.
+    pub async fn migrate(
+        &self,
+        known: &KnownContext,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<bool> {
+        let context = known.context()?;
+        let migrated = match self.store(known) {
+            LogStore::Postgres => {
+                let own = (known.migrations)();
+                patiently("migrate the event log", stop, may_pass, || {
+                    millrace_eventlog::migrate(&self.pool, &context, self.partitions, own)
+                })
+                .await?
+            }
+            LogStore::DynamoDb => {
+                patiently("make the event log's table", stop, may_pass, || {
+                    let (client, namespace) = (&self.dynamodb, &self.namespace);
+                    create_log_table(client, namespace, &context, self.partitions)
+                })
+                .await?
+            }
+        };
+        Ok(migrated.is_some())
+    }
+
+    /// Opens a context's log, as soon as its store answers. Without `appends` it keeps no tables in
+    /// the append's transaction, for processes that only read. `None` when told to stop meanwhile.
+    ///
+    /// # Errors
+    /// When the log is not set up, or not as the settings say.
+    pub async fn open(
+        &self,
+        known: &KnownContext,
+        appends: bool,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<OpenedLog>> {
+        let context = known.context()?;
+        let opened = match self.store(known) {
+            LogStore::Postgres => {
+                let log = self.open_postgres(known, &context, appends, stop).await?;
+                log.map(|log| OpenedLog::Postgres(log, self.pool.clone()))
+            }
+            LogStore::DynamoDb => {
+                let log = self.open_dynamodb(known, &context, appends, stop).await?;
+                log.map(OpenedLog::DynamoDb)
+            }
+        };
+        Ok(opened)
+    }
+
+    async fn open_postgres(
+        &self,
+        known: &KnownContext,
+        context: &Context,
+        appends: bool,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<PgEventLog>>, LogError> {
+        let opened = patiently("open the event log", stop, may_pass, || {
+            let mut options = PgLogOptions::new(context.clone());
+            options.partitions = self.partitions;
+            if appends {
+                options.inline = (known.inline_tables)();
+            }
+            PgEventLog::open(self.pool.clone(), options)
+        });
+        Ok(opened.await?.map(Arc::new))
+    }
+
+    async fn open_dynamodb(
+        &self,
+        known: &KnownContext,
+        context: &Context,
+        appends: bool,
+        stop: &CancellationToken,
+    ) -> Result<Option<Arc<DynamoEventLog>>, LogError> {
+        let opened = patiently("open the event log", stop, may_pass, || {
+            let mut options = DynamoLogOptions::new(self.namespace.clone(), context.clone());
+            options.partitions = self.partitions;
+            if appends {
+                options.inline = (known.inline_items)();
+            }
+            DynamoEventLog::open(self.dynamodb.clone(), options)
+        });
+        Ok(opened.await?.map(Arc::new))
+    }
+}
+
+/// A context's event log, opened.
+#[derive(Debug, Clone)]
+pub enum OpenedLog {
+    /// In PostgreSQL, reached over these connections.
+    Postgres(Arc<PgEventLog>, PgPool),
+    /// In DynamoDB.
+    DynamoDb(Arc<DynamoEventLog>),
+}
+
 impl OpenedLog {
+    /// What feeds the relay beside the log itself, if something does; it has to be run.
+    pub async fn stream_processor(
+        &self,
+        dynamodb: &DynamoSettings,
+        namespace: &str,
+    ) -> Option<StreamProcessor> {
+        let Self::DynamoDb(log) = self else {
+            return None;
+        };
+        let endpoint = dynamodb.endpoint();
+        Some(StreamProcessor::new(
+            Arc::clone(log) as Arc<dyn EventLog>,
+            millrace_runtime::aws::dynamodb_client(endpoint).await,
+            millrace_runtime::aws::dynamodb_streams_client(endpoint).await,
+            table_name(namespace, log.context()),
+            dynamodb.streams(),
+        ))
+    }
+
     /// Whose it is.
     #[must_use]
     pub fn context(&self) -> &Context {
-        self.log.context()
+        match self {
+            Self::Postgres(log, _) => log.context(),
+            Self::DynamoDb(log) => log.context(),
+        }
     }
 
     /// The log.
     #[must_use]
     pub fn shared(&self) -> Arc<dyn EventLog> {
-        Arc::clone(&self.log)
-    }
-
-    /// Connections to the PostgreSQL that it is kept in.
-    #[must_use]
-    pub const fn pool(&self) -> &PgPool {
-        &self.pool
+        match self {
+            Self::Postgres(log, _) => Arc::clone(log) as Arc<dyn EventLog>,
+            Self::DynamoDb(log) => Arc::clone(log) as Arc<dyn EventLog>,
+        }
     }
 }
 
-/// How a process opens its logs.
+/// How a process uses its logs.
 #[derive(Debug, Clone, Copy)]
 pub struct LogUse {
-    /// The name that PostgreSQL shows for its connections.
-    pub name: &'static str,
-    /// Whether to bring schemas up to date first.
+    /// Whether to bring them up to date first.
     pub migrate: bool,
     /// Whether it appends, and so keeps the tables of the append's own transaction.
     pub appends: bool,
@@ -60,27 +248,26 @@ pub struct LogUse {
 pub struct Logs(Vec<OpenedLog>);
 
 impl Logs {
-    /// Opens the log of every context that is served, as soon as its store answers. `None` when
-    /// told to stop meanwhile.
+    /// Opens the logs of contexts, each as soon as its store answers. `None` when told to stop
+    /// meanwhile.
     ///
     /// # Errors
     /// When a log is not set up, or not as the settings say.
     pub async fn open(
-        settings: &LogSettings,
+        places: &LogPlaces,
+        contexts: &[&'static KnownContext],
         log_use: LogUse,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
-        let pool = pool(settings, log_use.name)?;
         let mut logs = Vec::new();
-        for known in settings.contexts()? {
-            let context = known.context()?;
-            let Some(log) = open_one(&pool, settings, log_use, known, &context, stop).await? else {
+        for known in contexts {
+            if log_use.migrate && !places.migrate(known, stop).await? {
+                return Ok(None);
+            }
+            let Some(log) = places.open(known, log_use.appends, stop).await? else {
                 return Ok(None);
             };
-            logs.push(OpenedLog {
-                log,
-                pool: pool.clone(),
-            });
+            logs.push(log);
         }
         Ok(Some(Self(logs)))
     }
@@ -107,7 +294,7 @@ impl Logs {
     /// Finishes the appends that wait, and ends what the logs do beside.
     pub async fn close(&self) {
         for one in &self.0 {
-            one.log.close().await;
+            one.shared().close().await;
         }
     }
 }
@@ -119,31 +306,10 @@ impl Late<Logs> {
     /// A sentence for `/readyz`.
     pub async fn check(&self) -> Result<(), String> {
         for one in self.get()?.iter() {
-            check_log(&*one.log)
+            check_log(&*one.shared())
                 .await
                 .map_err(|error| format!("{}: {error}", one.context()))?;
         }
         Ok(())
     }
-}
-
-async fn open_one(
-    pool: &PgPool,
-    settings: &LogSettings,
-    log_use: LogUse,
-    known: &KnownContext,
-    context: &Context,
-    stop: &CancellationToken,
-) -> Result<Option<Arc<dyn EventLog>>, LogError> {
-    let own = (known.migrations)();
-    if log_use.migrate && !migrate_log(pool, context, settings.partitions, own, stop).await? {
-        return Ok(None);
-    }
-    let inline = if log_use.appends {
-        (known.inline_tables)()
-    } else {
-        Vec::new()
-    };
-    let log = open_log(pool, settings, context, &inline, stop).await?;
-    Ok(log.map(|log| log as Arc<dyn EventLog>))
 }

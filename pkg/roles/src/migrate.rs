@@ -1,32 +1,12 @@
 //! Making and upgrading what the roles need. All of it may run twice, at once, and beside
 //! processes of the release before.
 
-use millrace_es::{Context, PartitionCount};
-use millrace_eventlog::{LogError, Migration};
+use millrace_es::Context;
 use millrace_projecting::{DynamoStore, PgStore, StoreError};
 use millrace_streaming::{NatsError, Topology};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::open::{may_pass, patiently};
-
-/// The schema of a context's event log, and the context's own tables beside it. `false` when told
-/// to stop meanwhile.
-///
-/// # Errors
-/// When the log was made otherwise than the settings say.
-pub async fn migrate_log(
-    pool: &PgPool,
-    context: &Context,
-    partitions: PartitionCount,
-    own: &[Migration],
-    stop: &CancellationToken,
-) -> Result<bool, LogError> {
-    let migrated = patiently("migrate the event log", stop, may_pass, || {
-        millrace_eventlog::migrate(pool, context, partitions, own)
-    });
-    Ok(migrated.await?.is_some())
-}
+use crate::open::patiently;
 
 /// The streams of contexts, of dead letters and advisories, and the bucket of leases, as soon as
 /// NATS answers.

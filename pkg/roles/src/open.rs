@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use millrace_es::Context;
-use millrace_eventlog::{EventLog, LogError, PgEventLog, PgInlineTable, PgLogOptions};
+use millrace_eventlog::{EventLog, LogError};
 use millrace_streaming::{Names, Topology};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -107,26 +106,6 @@ pub(crate) fn pool(settings: &LogSettings, name: &'static str) -> anyhow::Result
         .max_connections(settings.database_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options))
-}
-
-/// Opens a context's event log, as soon as its store answers. `None` when told to stop meanwhile.
-///
-/// # Errors
-/// When the log is not set up, or not as the settings say.
-pub(crate) async fn open_log(
-    pool: &PgPool,
-    settings: &LogSettings,
-    context: &Context,
-    inline: &[Arc<dyn PgInlineTable>],
-    stop: &CancellationToken,
-) -> Result<Option<Arc<PgEventLog>>, LogError> {
-    let opened = patiently("open the event log", stop, may_pass, || {
-        let mut options = PgLogOptions::new(context.clone());
-        options.partitions = settings.partitions;
-        options.inline = inline.to_vec();
-        PgEventLog::open(pool.clone(), options)
-    });
-    Ok(opened.await?.map(Arc::new))
 }
 
 /// Whether a log's error is about its store being away.

@@ -2,11 +2,14 @@ use std::time::Duration;
 
 use clap::Args;
 use millrace_es::PartitionCount;
+use millrace_eventlog::dynamodb::streams::StreamsOptions;
 use millrace_runtime::Secret;
 use millrace_streaming::{LEASE_TTL_MS, LeaseOptions, TopologyOptions};
 
-use crate::{CONTEXTS, KnownContext};
+use crate::{CONTEXTS, KnownContext, LogStore};
 
+/// The shortest time between two calls on a shard of an endpoint of one's own, in milliseconds.
+const OWN_ENDPOINT_CALL_MS: u64 = 5;
 /// A lease is renewed this many times in its life.
 const RENEWALS_PER_LEASE: u32 = 4;
 
@@ -46,6 +49,16 @@ pub struct LogSettings {
         value_name = "NAMES"
     )]
     pub context_names: Vec<String>,
+
+    /// Where the event log of banking is kept. Events do not move from one to the other
+    #[arg(
+        long,
+        env = "MILLRACE_BANKING_LOG",
+        default_value_t,
+        value_enum,
+        value_name = "STORE"
+    )]
+    pub banking_log: LogStore,
 }
 
 impl LogSettings {
@@ -142,7 +155,7 @@ pub struct ReadStoreSettings {
 
 /// Where DynamoDB is.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Read models")]
+#[command(next_help_heading = "DynamoDB")]
 pub struct DynamoSettings {
     /// DynamoDB endpoint [default: Amazon's, with the usual AWS settings]
     #[arg(long, env = "DYNAMODB_ENDPOINT", value_name = "URL")]
@@ -156,5 +169,18 @@ impl DynamoSettings {
         self.dynamodb_endpoint
             .as_deref()
             .filter(|endpoint| !endpoint.is_empty())
+    }
+
+    /// How DynamoDB Streams are read: Amazon's takes five calls a second on a shard, an endpoint of
+    /// one's own as many as it can answer.
+    #[must_use]
+    pub fn streams(&self) -> StreamsOptions {
+        if self.endpoint().is_none() {
+            return StreamsOptions::default();
+        }
+        StreamsOptions {
+            call_every: Duration::from_millis(OWN_ENDPOINT_CALL_MS),
+            ..StreamsOptions::default()
+        }
     }
 }

@@ -17,6 +17,15 @@ const OPERATION_TIMEOUT: Duration = Duration::from_millis(10_000);
 /// An endpoint of one's own gets a fixed region and fixed credentials, which embedded and local
 /// endpoints do not look at.
 pub async fn dynamodb_client(endpoint: Option<&str>) -> aws_sdk_dynamodb::Client {
+    aws_sdk_dynamodb::Client::new(&config(endpoint).await)
+}
+
+/// A client for DynamoDB Streams; see [`dynamodb_client`].
+pub async fn dynamodb_streams_client(endpoint: Option<&str>) -> aws_sdk_dynamodbstreams::Client {
+    aws_sdk_dynamodbstreams::Client::new(&config(endpoint).await)
+}
+
+async fn config(endpoint: Option<&str>) -> aws_config::SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -29,7 +38,7 @@ pub async fn dynamodb_client(endpoint: Option<&str>) -> aws_sdk_dynamodb::Client
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries);
-    let config = match endpoint {
+    match endpoint {
         Some(endpoint) => {
             let loader = loader
                 .endpoint_url(endpoint)
@@ -42,8 +51,7 @@ pub async fn dynamodb_client(endpoint: Option<&str>) -> aws_sdk_dynamodb::Client
             }
         }
         None => loader.http_client(https()).load().await,
-    };
-    aws_sdk_dynamodb::Client::new(&config)
+    }
 }
 
 fn https() -> aws_sdk_dynamodb::config::SharedHttpClient {

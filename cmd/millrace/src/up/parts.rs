@@ -13,6 +13,7 @@ use millrace_parts::{
     Durability, Guarded, Nats, NatsOptions, PartsError, Postgres, PostgresOptions, StopSignal,
     http_get, log_tail,
 };
+use millrace_roles::LogStore;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::banner::Banner;
@@ -38,6 +39,7 @@ pub struct Stores<'a> {
     pub nats_url: Option<&'a str>,
     pub dynamodb_endpoint: Option<&'a str>,
     pub namespace: &'a str,
+    pub banking_log: LogStore,
 }
 
 impl Stores<'_> {
@@ -74,6 +76,7 @@ impl Stores<'_> {
             nats_url,
             dynamodb_endpoint: Some(dynamodb_endpoint),
             namespace: self.namespace.to_owned(),
+            banking_log: self.banking_log,
             public_url: Some(format!("http://127.0.0.1:{}", self.ports.public)),
             admin_url: Some(format!("http://127.0.0.1:{}", self.ports.projector_admin)),
         })
@@ -229,6 +232,10 @@ impl Role {
                 endpoints.dynamodb_endpoint.clone().unwrap_or_default(),
             ),
             ("MILLRACE_NAMESPACE", endpoints.namespace.clone()),
+            (
+                "MILLRACE_BANKING_LOG",
+                endpoints.banking_log.as_str().to_owned(),
+            ),
             ("MILLRACE_ADMIN_LISTEN", local(self.admin_port(ports))),
         ];
         if self.0 == RoleName::Query && given("MILLRACE_CURSOR_KEY").is_none() {
