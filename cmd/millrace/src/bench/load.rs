@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
 
-use super::{Latencies, http::Client};
+use super::{
+    Latencies,
+    http::{Answered, Client},
+};
 
 /// A load on one HTTP server.
 #[derive(Debug, Clone)]
@@ -113,6 +116,42 @@ impl HttpLoad {
         seen.per_second = answered / self.duration.as_secs_f64();
         Ok(seen)
     }
+}
+
+/// Sends requests, in turn and from the beginning again until so many are sent, over a number of
+/// connections; gives what is made of each answer, in no order.
+///
+/// # Errors
+/// When a connection breaks, or an answer is not taken.
+pub async fn send_each<T: Send + 'static>(
+    address: SocketAddr,
+    requests: Arc<[Vec<u8>]>,
+    count: usize,
+    connections: usize,
+    take: impl Fn(&Answered<'_>) -> anyhow::Result<T> + Clone + Send + 'static,
+) -> anyhow::Result<Vec<T>> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..connections {
+        let mut client = Client::connect(address).await?;
+        let (requests, next, take) = (Arc::clone(&requests), Arc::clone(&next), take.clone());
+        clients.spawn(async move {
+            let mut taken = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return anyhow::Ok(taken);
+                }
+                let answered = client.send(&requests[number % requests.len()]).await?;
+                taken.push(take(&answered)?);
+            }
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        all.extend(client??);
+    }
+    Ok(all)
 }
 
 /// What the clients of one load share.

@@ -4,6 +4,7 @@
 //! needs fresh (a database, a namespace), so parts can run in any order and alone.
 
 mod append;
+mod banking;
 mod baseline;
 mod commands;
 mod context;
@@ -81,6 +82,8 @@ enum Part {
     Readable,
     /// How the figures change when the log grows
     Growth,
+    /// Deposits, transfers and balances, with the log in each store
+    Banking,
 }
 
 /// What a run found, as it is written to the JSON file.
@@ -151,7 +154,7 @@ impl Bench {
         };
         for part in self.chosen() {
             output::say(&format!("measuring {part:?}"))?;
-            let figures = part.measure(&context).await;
+            let figures = Box::pin(part.measure(&context)).await;
             let figures = figures.with_context(|| format!("{part:?} could not be measured"))?;
             if format == Format::Table {
                 output::text(&figure::table(&figures).to_string())?;
@@ -190,6 +193,7 @@ impl Part {
             Self::Projector => projector::run(context).await,
             Self::Readable => readable::run(context).await,
             Self::Growth => growth::run(context).await,
+            Self::Banking => banking::run(context).await,
             Self::All => Ok(Vec::new()),
         }
     }

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 
 use super::{
     BenchContext, BenchDatabase, Figure, HttpLoad, Latencies, Seen, Target,
-    http::{Client, get},
+    http::get,
+    load::send_each,
     orders,
     system::{Roles, System},
 };
@@ -121,30 +122,19 @@ pub async fn prepare(
 ) -> anyhow::Result<Vec<String>> {
     context.say(&format!("placing {} orders", users * each));
     let requests = orders::placing(users);
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut clients = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let mut client = Client::connect(system.command).await?;
-        let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
-        clients.spawn(async move {
-            let mut placed = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= users * each {
-                    return Ok::<_, anyhow::Error>(placed);
-                }
-                let answered = client.send(&requests[number % users]).await?;
-                ensure!(answered.status == 201, "an order got {}", answered.status);
-                let order: serde_json::Value = serde_json::from_slice(answered.body)?;
-                let id = order["id"].as_str().context("the order has no id")?;
-                placed.push(id.to_owned());
-            }
-        });
-    }
-    let mut ids = Vec::new();
-    while let Some(client) = clients.join_next().await {
-        ids.extend(client??);
-    }
+    let ids = send_each(
+        system.command,
+        requests,
+        users * each,
+        CONNECTIONS,
+        |answered| {
+            ensure!(answered.status == 201, "an order got {}", answered.status);
+            let order: serde_json::Value = serde_json::from_slice(answered.body)?;
+            let id = order["id"].as_str().context("the order has no id")?;
+            Ok(id.to_owned())
+        },
+    )
+    .await?;
     context.say("waiting until the views have them");
     let deadline = Instant::now() + Duration::from_millis(CATCH_UP_MS);
     system.caught_up(deadline).await?;
@@ -193,27 +183,45 @@ async fn sqlx_reads(
 async fn sdk_reads(context: &BenchContext, system: &System, users: usize) -> anyhow::Result<Seen> {
     let client = context.dynamodb().await;
     let table = system.dynamodb_table("orders-by-user").await?;
+    callers(context, CONNECTIONS, move |turn| {
+        let user = AttributeValue::S(orders::user(turn % users));
+        let query = client
+            .query()
+            .table_name(&table)
+            .key_condition_expression("user_id = :user")
+            .filter_expression("attribute_not_exists(tombstone)")
+            .expression_attribute_values(":user", user)
+            .scan_index_forward(false)
+            .limit(51);
+        async move {
+            query.send().await?;
+            Ok(())
+        }
+    })
+    .await
+}
+
+/// Calls again and again from as many concurrent callers, each call with the number of its turn.
+pub async fn callers<F, Called>(
+    context: &BenchContext,
+    count: usize,
+    call: F,
+) -> anyhow::Result<Seen>
+where
+    F: Fn(usize) -> Called + Clone + Send + 'static,
+    Called: Future<Output = anyhow::Result<()>> + Send,
+{
     let course = Course::new(context);
     let mut tasks = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let (client, table, course) = (client.clone(), table.clone(), Arc::clone(&course));
+    for _ in 0..count {
+        let (call, course) = (call.clone(), Arc::clone(&course));
         tasks.spawn(async move {
             let mut latencies = Latencies::default();
-            while let Some((number, began)) = course.next() {
-                let user = AttributeValue::S(orders::user(number % users));
-                client
-                    .query()
-                    .table_name(&table)
-                    .key_condition_expression("user_id = :user")
-                    .filter_expression("attribute_not_exists(tombstone)")
-                    .expression_attribute_values(":user", user)
-                    .scan_index_forward(false)
-                    .limit(51)
-                    .send()
-                    .await?;
+            while let Some((turn, began)) = course.next() {
+                call(turn).await?;
                 course.record(&mut latencies, began);
             }
-            Ok::<_, anyhow::Error>(latencies)
+            Ok(latencies)
         });
     }
     course.finish(tasks).await

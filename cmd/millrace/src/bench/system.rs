@@ -13,7 +13,8 @@ use millrace_parts::{Guarded, StopSignal, free_port, http_get, log_tail};
 use millrace_projecting::{ContextHead, GenerationStatus, StoreKind};
 
 use super::{BenchContext, BenchDatabase};
-use crate::{endpoints::Endpoints, lag, migrate, opened};
+use crate::{contexts, endpoints::Endpoints, lag, migrate, opened};
+use millrace_roles::LogStore;
 
 /// How long a role may take until it is ready, in milliseconds.
 const READY_MS: u64 = 60_000;
@@ -28,29 +29,62 @@ const QUERY_CONNECTIONS: &str = "8";
 pub struct Roles {
     relay: bool,
     query: bool,
+    context: &'static str,
+    banking_log: LogStore,
     /// The views that are kept.
     projections: &'static [&'static str],
 }
+
+/// The views of accounts.
+const BANKING_VIEWS: [&str; 6] = [
+    "account-balance",
+    "transaction-history",
+    "accounts",
+    "transactions",
+    "daily-balances",
+    "account-summaries",
+];
 
 impl Roles {
     /// Everything.
     pub const ALL: Self = Self {
         relay: true,
         query: true,
+        context: millrace_ordering::CONTEXT,
+        banking_log: LogStore::Postgres,
         projections: &["orders-by-user", "order-read-models", "order-statistics"],
     };
     /// Everything but the view in DynamoDB, which has a generation and stays empty.
     pub const WITHOUT_DYNAMODB: Self = Self {
-        relay: true,
-        query: true,
         projections: &["order-read-models", "order-statistics"],
+        ..Self::ALL
     };
     /// The command service alone, without its relay.
     pub const COMMAND: Self = Self {
         relay: false,
         query: false,
         projections: &[],
+        ..Self::ALL
     };
+
+    /// Accounts instead of orders, with all their views and their log in this store.
+    pub const fn banking(banking_log: LogStore) -> Self {
+        Self {
+            context: millrace_banking::CONTEXT,
+            banking_log,
+            projections: &BANKING_VIEWS,
+            ..Self::ALL
+        }
+    }
+
+    /// The command service alone, without its relay, for accounts.
+    pub const fn banking_command(banking_log: LogStore) -> Self {
+        Self {
+            context: millrace_banking::CONTEXT,
+            banking_log,
+            ..Self::COMMAND
+        }
+    }
 }
 
 /// A running system.
@@ -63,6 +97,7 @@ pub struct System {
     /// The log and the views in PostgreSQL.
     pub database: BenchDatabase,
     endpoints: Endpoints,
+    context: Context,
     kept: &'static [&'static str],
     roles: Vec<Role>,
     /// The roles' logs.
@@ -104,6 +139,7 @@ impl System {
             nats_url: context.nats_url.clone(),
             dynamodb_endpoint: Some(context.dynamodb_endpoint.clone()),
             namespace: context.fresh_name("ns"),
+            banking_log: roles.banking_log,
             public_url: None,
             admin_url: None,
         };
@@ -115,6 +151,7 @@ impl System {
             query,
             database,
             endpoints,
+            context: Context::new(roles.context)?,
             kept: roles.projections,
             roles: Vec::new(),
             _folder: tempfile::tempdir()?,
@@ -161,8 +198,10 @@ impl System {
             .env("MILLRACE_NAMESPACE", &endpoints.namespace)
             .env("MILLRACE_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
             .env("MILLRACE_LOG", "warn")
+            .env("MILLRACE_CONTEXTS", self.context.as_str())
+            .env("MILLRACE_BANKING_LOG", endpoints.banking_log.as_str())
             .envs(settings.iter().copied());
-        if let (true, Some(endpoint)) = (name != "command", &endpoints.dynamodb_endpoint) {
+        if let Some(endpoint) = &endpoints.dynamodb_endpoint {
             command.env("DYNAMODB_ENDPOINT", endpoint);
         }
         if let Some(address) = listen {
@@ -181,18 +220,17 @@ impl System {
     /// Makes the first generation of every view, so that queries are ready whoever keeps them.
     async fn make_generations(&self) -> anyhow::Result<()> {
         let failed = |failure| anyhow::anyhow!("{failure}");
-        let ordering = Context::new(millrace_ordering::CONTEXT)?;
-        let log = opened::log(&self.endpoints, &ordering)
+        let log = opened::log(&self.endpoints, &self.context)
             .await
             .map_err(failed)?;
         let stores = opened::read_stores(&self.endpoints).await.map_err(failed)?;
         let head = log.head().await?;
         let heads = [ContextHead {
-            context: ordering,
+            context: self.context.clone(),
             epoch: head.epoch,
             partition_positions: head.partition_positions,
         }];
-        for view in millrace_ordering::projections() {
+        for view in contexts::views(&self.context).map_err(failed)? {
             match view.store() {
                 StoreKind::Postgres => stores.postgres.ensure_generation(&view, &heads).await?,
                 StoreKind::DynamoDb => stores.dynamodb.ensure_generation(&view, &heads).await?,
@@ -206,10 +244,10 @@ impl System {
     /// # Errors
     /// When the deadline passes first, or something does not answer.
     pub async fn caught_up(&self, deadline: Instant) -> anyhow::Result<()> {
-        let context = Context::new(millrace_ordering::CONTEXT)?;
+        let context = &self.context;
         loop {
             let kept = |view: &str| self.kept.contains(&view);
-            let behind = lag::furthest_behind(&self.endpoints, &context, kept)
+            let behind = lag::furthest_behind(&self.endpoints, context, kept)
                 .await
                 .map_err(|failure| anyhow::anyhow!("{failure}"))?;
             let Some(behind) = behind else {
