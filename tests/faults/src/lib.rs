@@ -16,6 +16,7 @@
 )]
 
 pub mod backup;
+pub mod bank;
 pub mod check;
 mod client;
 mod cluster;

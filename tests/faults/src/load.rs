@@ -168,7 +168,10 @@ impl Worker {
     fn choose(&self) -> Ask {
         if self.open.is_empty() || self.seed.chance(0.4) {
             // Half of the ids are the client's own choice.
-            let id = self.seed.chance(0.5).then(|| uuid().simple().to_string());
+            let id = self
+                .seed
+                .chance(0.5)
+                .then(|| fresh_uuid().simple().to_string());
             return Ask::Create {
                 id,
                 user: format!("user-{}", self.seed.below(self.options.users)),
@@ -238,7 +241,7 @@ impl Worker {
         path: &str,
         body: Option<&Value>,
     ) -> Option<Reply> {
-        let key = uuid().to_string();
+        let key = fresh_uuid().to_string();
         let headers = [("idempotency-key", key.as_str())];
         let deadline = Instant::now() + MAX_UNKNOWN;
         while Instant::now() < deadline {
@@ -415,6 +418,6 @@ const CONTENDED: &str = "contended";
     clippy::disallowed_methods,
     reason = "a client chooses its keys and ids"
 )]
-fn uuid() -> Uuid {
+pub(crate) fn fresh_uuid() -> Uuid {
     Uuid::new_v4()
 }

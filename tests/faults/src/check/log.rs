@@ -50,33 +50,35 @@ pub struct Head {
 ///
 /// # Panics
 /// When the database cannot be read.
-pub async fn read(pool: &PgPool) -> (Head, Vec<LoggedEvent>) {
+pub async fn read(pool: &PgPool, context: &str) -> (Head, Vec<LoggedEvent>) {
     let mut transaction = pool.begin().await.unwrap();
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         .execute(&mut *transaction)
         .await
         .unwrap();
     let head =
-        sqlx::query("SELECT position, partition_positions, epoch, halted FROM ordering.log_head")
-            .fetch_one(&mut *transaction)
-            .await
-            .unwrap();
+        format!("SELECT position, partition_positions, epoch, halted FROM {context}.log_head");
+    let head = sqlx::query(sqlx::AssertSqlSafe(head))
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
     let head = Head {
         position: head.get("position"),
         partition_positions: head.get("partition_positions"),
         epoch: head.get("epoch"),
         halted: head.get("halted"),
     };
-    let rows = sqlx::query(
+    let rows = format!(
         "SELECT position, version, previous, event_id, partition, stream,
                 (extract(epoch FROM recorded_at) * 1000000)::bigint AS recorded_at,
                 event_type, payload::text AS payload,
                 metadata->>'idempotency_key_hash' AS key_hash
-         FROM ordering.events ORDER BY position",
-    )
-    .fetch_all(&mut *transaction)
-    .await
-    .unwrap();
+         FROM {context}.events ORDER BY position",
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(rows))
+        .fetch_all(&mut *transaction)
+        .await
+        .unwrap();
     let events = rows
         .iter()
         .map(|row| {
@@ -111,15 +113,16 @@ pub fn partition_of(stream: &str, count: usize) -> i16 {
 }
 
 /// Proves what the log promises of itself: gapless positions and versions, the chain of each
-/// partition, ids and idempotency keys that stand for one append only, times that never fall.
+/// partition, ids and idempotency keys that stand for one append only, times that never fall. An
+/// append makes at most `per_key` events of a key, one right after the other.
 ///
 /// # Panics
 /// Naming the event that breaks a promise.
-pub fn prove(head: &Head, events: &[LoggedEvent]) {
+pub fn prove(head: &Head, events: &[LoggedEvent], per_key: usize) {
     let count = head.partition_positions.len();
     let mut newest = vec![0_i64; count];
     let mut versions = BTreeMap::<&str, i64>::new();
-    let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ids, mut keys) = (BTreeSet::new(), BTreeMap::<&str, Vec<i64>>::new());
     let mut time = 0;
     for (index, event) in events.iter().enumerate() {
         let position = i64::try_from(index).unwrap() + 1;
@@ -137,8 +140,13 @@ pub fn prove(head: &Head, events: &[LoggedEvent]) {
         *previous = position;
         assert!(ids.insert(event.event_id), "an id twice: {event:?}");
         if let Some(key) = &event.key_hash {
-            // Every command of this context makes one event at most.
-            assert!(keys.insert(key), "a request took effect twice: {event:?}");
+            let of_key = keys.entry(key).or_default();
+            let follows = of_key.last().is_none_or(|last| *last == position - 1);
+            of_key.push(position);
+            assert!(
+                follows && of_key.len() <= per_key,
+                "a request took effect twice: {event:?}"
+            );
         }
         assert!(event.recorded_at >= time, "time fell: {event:?}");
         time = event.recorded_at;
@@ -190,7 +198,7 @@ mod tests {
     #[test]
     fn a_sound_log_passes() {
         let (head, events) = two();
-        prove(&head, &events);
+        prove(&head, &events, 1);
     }
 
     #[test]
@@ -208,7 +216,7 @@ mod tests {
         for (index, breaking) in breakings.into_iter().enumerate() {
             let (mut head, mut events) = two();
             breaking(&mut head, &mut events);
-            let proof = std::panic::catch_unwind(|| prove(&head, &events));
+            let proof = std::panic::catch_unwind(|| prove(&head, &events, 1));
             assert!(proof.is_err(), "breaking {index} was not noticed");
         }
     }

@@ -15,6 +15,8 @@ use sqlx::PgPool;
 use self::{fold::Expected, log::LoggedEvent};
 use crate::{Cluster, History, Step};
 
+/// The context that most tests hurt.
+const ORDERING: &str = "ordering";
 /// How long stream and read models may take to be where the log is, once all is well again.
 pub const CATCH_UP_BOUND: Duration = Duration::from_secs(60);
 
@@ -33,8 +35,9 @@ pub async fn everything(cluster: &Cluster, history: &History) {
 /// # Panics
 /// With the first promise that is broken.
 pub async fn log_and_history(cluster: &Cluster, history: &History) -> Vec<LoggedEvent> {
-    let (head, events) = log::read(&cluster.log_pool).await;
-    log::prove(&head, &events);
+    let (head, events) = log::read(&cluster.log_pool, ORDERING).await;
+    // Every command of this context makes one event at most.
+    log::prove(&head, &events, 1);
     history_holds(history, &events);
     inline_rows(&cluster.log_pool, &fold::fold(&events, &BTreeMap::new())).await;
     println!(
@@ -59,7 +62,10 @@ pub async fn stream_and_views(
     events: &[LoggedEvent],
     parked: &BTreeMap<String, i64>,
 ) {
-    agrees(async || stream::compare(&cluster.jetstream, &cluster.namespace, events).await).await;
+    agrees(async || {
+        stream::compare(&cluster.jetstream, &cluster.namespace, ORDERING, events).await
+    })
+    .await;
     views_become(cluster, &fold::fold(events, parked)).await;
     if parked.is_empty() {
         let letters: i64 = sqlx::query_scalar(
@@ -75,7 +81,7 @@ pub async fn stream_and_views(
 /// Takes the orders of a user that did not belong to the load into the record, as the log has
 /// them; a test that made them knows what it was answered.
 pub async fn note_others(cluster: &Cluster, history: &mut History, user: &str) {
-    let (_, events) = log::read(&cluster.log_pool).await;
+    let (_, events) = log::read(&cluster.log_pool, ORDERING).await;
     for (id, order) in fold::fold(&events, &BTreeMap::new()).orders {
         if order.user == user {
             let steps = steps(&events).remove(id.as_str()).unwrap_or_default();
@@ -121,7 +127,7 @@ pub async fn views_become(cluster: &Cluster, expected: &Expected) {
 }
 
 /// Asks until nothing differs.
-async fn agrees(compare: impl AsyncFn() -> Result<(), String>) {
+pub(crate) async fn agrees(compare: impl AsyncFn() -> Result<(), String>) {
     let deadline = Instant::now() + CATCH_UP_BOUND;
     while let Err(difference) = compare().await {
         assert!(

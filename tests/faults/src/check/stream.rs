@@ -16,9 +16,10 @@ const MESSAGE_WAIT: Duration = Duration::from_secs(10);
 pub async fn compare(
     jetstream: &jetstream::Context,
     namespace: &str,
+    context: &str,
     events: &[LoggedEvent],
 ) -> Result<(), String> {
-    let name = format!("{namespace}-ordering");
+    let name = format!("{namespace}-{context}");
     let stream = jetstream
         .get_stream(&name)
         .await
@@ -68,13 +69,14 @@ pub async fn compare(
             .ok_or("the consumer ended")?
             .map_err(|error| error.to_string())?;
         let event = &events[usize::try_from(sequence).unwrap() - 1];
-        compare_message(namespace, sequence, &message, event)?;
+        compare_message(namespace, context, sequence, &message, event)?;
     }
     Ok(())
 }
 
 fn compare_message(
     namespace: &str,
+    context: &str,
     sequence: u64,
     message: &jetstream::Message,
     event: &LoggedEvent,
@@ -89,7 +91,7 @@ fn compare_message(
             .unwrap_or_default()
     };
     let subject = format!(
-        "{namespace}.ordering.{}.{}",
+        "{namespace}.{context}.{}.{}",
         event.partition,
         event.event_type.replace('.', "-")
     );

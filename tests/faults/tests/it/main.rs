@@ -7,6 +7,7 @@
     clippy::print_stderr
 )]
 
+mod banking;
 mod dynamodb;
 mod kills;
 mod pauses;

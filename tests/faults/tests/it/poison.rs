@@ -139,8 +139,8 @@ async fn a_poison_event_stops_its_own_key() {
     let mut history = load.stop().await;
 
     let parked = BTreeMap::from([(poisoned.stream.clone(), poisoned.position)]);
-    let (head, events) = check::log::read(&cluster.log_pool).await;
-    check::log::prove(&head, &events);
+    let (head, events) = check::log::read(&cluster.log_pool, "ordering").await;
+    check::log::prove(&head, &events, 1);
     check::stream_and_views(&cluster, &events, &parked).await;
 
     // The nonsense is given up, what follows it is folded after all.

@@ -80,7 +80,7 @@ async fn stands_still(cluster: &Cluster) {
             };
             assert_eq!(reply.status, 503, "{}", reply.body);
         }
-        let (head, _) = check::log::read(&cluster.log_pool).await;
+        let (head, _) = check::log::read(&cluster.log_pool, "ordering").await;
         head.halted.map(drop)
     })
     .await;
@@ -128,7 +128,7 @@ async fn a_restored_log_begins_a_new_epoch() {
     let head = new_epoch(&*log, &topology).await.unwrap();
     assert_eq!(head.epoch.get(), 2);
     // What came after the copy is given up, everywhere.
-    let (_, events) = check::log::read(&cluster.log_pool).await;
+    let (_, events) = check::log::read(&cluster.log_pool, "ordering").await;
     history.give_up_beyond(&events);
     check::everything(&cluster, &history).await;
     goes_on(&cluster, &seed, history).await;
