@@ -104,6 +104,7 @@ impl From<LogError> for Failure {
             LogError::Unreachable(_) | LogError::Overloaded(_) | LogError::Closed => {
                 Self::Unavailable(error.into())
             }
+            LogError::Missing(text) => Self::NotFound(text),
             LogError::Corrupt(_) | LogError::Misconfigured(_) => Self::Failed(error.into()),
         }
     }

@@ -173,7 +173,10 @@ pub enum LogError {
     /// What the store holds contradicts the log's rules; somebody else wrote into it.
     #[error("the event log is corrupt: {0}")]
     Corrupt(String),
-    /// The log is not set up, or not as this process was told.
+    /// There is no such log in the store: its tables or its head are missing.
+    #[error("{0}")]
+    Missing(String),
+    /// The log is not set up as this process was told, or does not let it in.
     #[error("{0}")]
     Misconfigured(String),
     /// The log was shut down.

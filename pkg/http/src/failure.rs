@@ -46,7 +46,9 @@ impl From<LogError> for Problem {
                 Self::unavailable("This instance is shutting down; nothing was done, try again")
                     .caused_by(error)
             }
-            LogError::Corrupt(_) | LogError::Misconfigured(_) => Self::internal(error),
+            LogError::Corrupt(_) | LogError::Missing(_) | LogError::Misconfigured(_) => {
+                Self::internal(error)
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl Table {
     /// Reads the head, consistently, with this process's clock.
     pub(super) async fn head(&self) -> Result<(Head, Item), Failure> {
         let item = self.get(items::head_key()).await?.ok_or_else(|| {
-            Failure::Fatal(LogError::Misconfigured(format!(
+            Failure::Fatal(LogError::Missing(format!(
                 "the table {} has no head; run `millrace migrate`",
                 self.name
             )))

@@ -76,7 +76,7 @@ impl Failure {
                     error: SharedError::new(Said(said())),
                 }
             }
-            "ResourceNotFoundException" => Self::Fatal(LogError::Misconfigured(
+            "ResourceNotFoundException" => Self::Fatal(LogError::Missing(
                 "the log's table is not there; run `millrace migrate`, or make it from the template \
                  in docs/dynamodb-log.md"
                     .to_owned(),

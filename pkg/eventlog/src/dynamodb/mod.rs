@@ -130,8 +130,8 @@ impl DynamoEventLog {
     /// own retries and timeouts hold for reads; transactions are sent once and judged here.
     ///
     /// # Errors
-    /// [`LogError::Misconfigured`] when the log is not there or has another partition count;
-    /// [`LogError::Unreachable`] when the store does not answer.
+    /// [`LogError::Missing`] when the log is not there, [`LogError::Misconfigured`] when it has
+    /// another partition count, [`LogError::Unreachable`] when the store does not answer.
     pub async fn open(client: Client, options: DynamoLogOptions) -> Result<Self, LogError> {
         let context = options.context;
         let table = Table::of(&client, &options.namespace, &context);
@@ -173,7 +173,7 @@ impl DynamoEventLog {
 /// How many partitions a context's log was made with: a tool takes it as it is.
 ///
 /// # Errors
-/// [`LogError::Misconfigured`] when there is no log; else see [`LogError`].
+/// [`LogError::Missing`] when there is no log; else see [`LogError`].
 pub async fn log_partitions(
     client: &Client,
     namespace: &str,

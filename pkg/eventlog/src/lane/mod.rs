@@ -418,6 +418,7 @@ fn refuse(batch: Vec<Pending>, error: impl Fn() -> AppendError) {
 fn same(error: &LogError) -> LogError {
     match error {
         LogError::Corrupt(text) => LogError::Corrupt(text.clone()),
+        LogError::Missing(text) => LogError::Missing(text.clone()),
         LogError::Misconfigured(text) => LogError::Misconfigured(text.clone()),
         other => LogError::Misconfigured(other.to_string()),
     }

@@ -34,7 +34,7 @@ impl Failure {
     /// Judges an error of any of the log's own statements.
     pub(super) fn of(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::RowNotFound => Self::Fatal(LogError::Misconfigured(
+            sqlx::Error::RowNotFound => Self::Fatal(LogError::Missing(
                 "the log has no head; run `millrace migrate`".to_owned(),
             )),
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {

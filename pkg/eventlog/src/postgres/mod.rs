@@ -105,8 +105,9 @@ impl PgEventLog {
     /// own, with the pool's settings; reads use the pool.
     ///
     /// # Errors
-    /// [`LogError::Misconfigured`] when the log is not there, belongs to another context or has
-    /// another partition count; [`LogError::Unreachable`] when the store does not answer.
+    /// [`LogError::Missing`] when the log has no head, [`LogError::Misconfigured`] when its schema
+    /// is not there or it has another partition count, [`LogError::Unreachable`] when the store
+    /// does not answer.
     pub async fn open(pool: PgPool, options: PgLogOptions) -> Result<Self, LogError> {
         let context = options.context;
         let statements = Arc::new(sql::Statements::new(&context));

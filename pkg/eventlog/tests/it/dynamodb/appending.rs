@@ -410,7 +410,7 @@ async fn making_a_table_twice_and_at_once_is_harmless() {
     let options = DynamoLogOptions::new("nobody", context());
     let opened = DynamoEventLog::open(dynamo.client.clone(), options).await;
     assert!(
-        matches!(&opened, Err(LogError::Misconfigured(text)) if text.contains("is not there")),
+        matches!(&opened, Err(LogError::Missing(text)) if text.contains("is not there")),
         "{opened:?}"
     );
 }
