@@ -12,9 +12,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
 use millrace_roles::LogStore;
 
 use super::{
-    BenchContext, Figure, HttpLoad, Seen, Target, commands,
-    http::{get, post},
+    BenchContext, Figure, HttpLoad, Latencies, Seen, Target, commands,
+    http::{Answered, get, post},
     load::send_each,
+    readable::{OwnWrites, position},
     reads,
     system::{Roles, System},
 };
@@ -25,6 +26,9 @@ const CONNECTIONS: usize = 256;
 const CALLERS: usize = 64;
 /// Accounts that deposits and transfers spread over.
 const ACCOUNTS: usize = 1_000;
+/// Deposits per second whose payers read them, and in a quick run.
+const OWN_WRITES_PER_SECOND: f64 = 100.0;
+const QUICK_PER_SECOND: f64 = 20.0;
 /// What deposits should reach of orders.
 const OF_ORDERS: f64 = 0.8;
 /// What one account should take.
@@ -86,6 +90,8 @@ async fn on_postgres(context: &BenchContext, figures: &mut Vec<Figure>) -> anyho
             let figure = figure.over("deposits, the same roles", deposits.per_second);
             figures.push(figure.target(Target::RatioAtLeast(OF_DEPOSITS)));
             quantiles(figures, "banking.transfers", &sent);
+        } else {
+            own_writes(context, &system, accounts, "postgres", figures).await?;
         }
         system.stop().await?;
     }
@@ -128,13 +134,72 @@ async fn on_dynamodb(context: &BenchContext, figures: &mut Vec<Figure>) -> anyho
         "reads/s",
     ));
     quantiles(figures, "banking.balance_strong", &strong);
+    own_writes(context, &system, accounts, "dynamodb", figures).await?;
     system.stop().await?;
     Ok(())
 }
 
+/// The ways to read what was just paid in, from the answer of the deposit to that of the read.
+async fn own_writes(
+    context: &BenchContext,
+    system: &System,
+    accounts: usize,
+    log: &str,
+    figures: &mut Vec<Figure>,
+) -> anyhow::Result<()> {
+    type Ask = fn(usize, &Answered<'_>) -> anyhow::Result<String>;
+    let ways: [(&str, Ask); 5] = [
+        ("eventual", |number, _| {
+            Ok(format!("/accounts/{}/balance", id(number)))
+        }),
+        ("view_in_dynamodb", |number, answered| {
+            let position = position(answered)?;
+            Ok(format!(
+                "/accounts/{}/balance?at_least={position}",
+                id(number)
+            ))
+        }),
+        ("view_in_postgres", |number, answered| {
+            let position = position(answered)?;
+            Ok(format!("/accounts/{}?at_least={position}", id(number)))
+        }),
+        ("strong_row", |number, _| {
+            Ok(format!(
+                "/accounts/{}/balance?consistency=strong",
+                id(number)
+            ))
+        }),
+        ("strong_fold", |number, _| {
+            Ok(format!("/accounts/{}?consistency=strong", id(number)))
+        }),
+    ];
+    let deadline = Instant::now() + Duration::from_millis(CATCH_UP_MS);
+    system.caught_up(deadline).await?;
+    for (way, ask) in ways {
+        let rate = context.size(OWN_WRITES_PER_SECOND, QUICK_PER_SECOND);
+        context.say(&format!(
+            "reading one's own deposit: {way}, the log in {log}"
+        ));
+        let writes = deposits(accounts);
+        let latencies = OwnWrites { rate, writes, ask }
+            .measure(context, system)
+            .await?;
+        quantiles_of(
+            figures,
+            &format!("banking.own_write.{log}.{way}"),
+            &latencies,
+        );
+    }
+    Ok(())
+}
+
 fn quantiles(figures: &mut Vec<Figure>, name: &str, seen: &Seen) {
+    quantiles_of(figures, name, &seen.latencies);
+}
+
+fn quantiles_of(figures: &mut Vec<Figure>, name: &str, latencies: &Latencies) {
     for (quantile, share) in [("p50", 0.50), ("p99", 0.99)] {
-        let ms = seen.latencies.quantile_ms(share);
+        let ms = latencies.quantile_ms(share);
         figures.push(Figure::new(format!("{name}.{quantile}"), ms, "ms"));
     }
 }
@@ -174,6 +239,13 @@ async fn paid_in(
     accounts: usize,
     connections: usize,
 ) -> anyhow::Result<Seen> {
+    load(context, system, deposits(accounts), connections)
+        .run(201)
+        .await?
+        .mostly_well("a deposit")
+}
+
+fn deposits(accounts: usize) -> Arc<[Vec<u8>]> {
     let requests = (0..accounts).map(|number| {
         let path = format!("/accounts/{}/deposits", id(number));
         post(
@@ -181,10 +253,7 @@ async fn paid_in(
             r#"{"amount":"12.34","description":"Wages, November"}"#,
         )
     });
-    load(context, system, requests.collect(), connections)
-        .run(201)
-        .await?
-        .mostly_well("a deposit")
+    requests.collect()
 }
 
 /// From each account to one some way on, so that neighbours in the queue seldom meet and sometimes

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{
     BenchContext, Figure, Latencies, Target,
-    http::{Client, get_patiently},
+    http::{Answered, Client, get_patiently},
     orders,
     system::{Roles, System},
 };
@@ -92,70 +92,104 @@ async fn measure(
     view: View,
     rate: f64,
 ) -> anyhow::Result<Latencies> {
-    let began = Instant::now();
-    let counts_from = began + context.size(Duration::from_secs(3), Duration::from_millis(300));
-    let schedule = Arc::new(Schedule {
-        began,
-        counts_from,
-        ends: counts_from + Duration::from_secs(context.size(15, 2)),
+    let ask = match view {
+        View::Postgres => ask_for_order,
+        View::DynamoDb => ask_for_users_orders,
+    };
+    let writes = OwnWrites {
         rate,
-        next: AtomicUsize::new(0),
-        placing: orders::placing(USERS),
-        view,
-    });
-    let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
-        let command = Client::connect(system.command).await?;
-        let query = Client::connect(system.query).await?;
-        let schedule = Arc::clone(&schedule);
-        clients.spawn(async move { schedule.run(command, query).await });
+        writes: orders::placing(USERS),
+        ask,
+    };
+    writes.measure(context, system).await
+}
+
+fn ask_for_order(_: usize, answered: &Answered<'_>) -> anyhow::Result<String> {
+    let order: serde_json::Value = serde_json::from_slice(answered.body)?;
+    let id = order["id"].as_str().context("the order has no id")?;
+    Ok(format!("/orders/{id}?at_least={}", position(answered)?))
+}
+
+fn ask_for_users_orders(user: usize, answered: &Answered<'_>) -> anyhow::Result<String> {
+    let (user, position) = (orders::user(user), position(answered)?);
+    Ok(format!("/api/orders/{user}?limit=1&at_least={position}"))
+}
+
+/// Where the event of a write stands.
+pub fn position<'a>(answered: &'a Answered<'_>) -> anyhow::Result<&'a str> {
+    answered.header("log-position").context("no Log-Position")
+}
+
+/// Clients that read what they have just written.
+pub struct OwnWrites {
+    /// Writes per second, on a schedule.
+    pub rate: f64,
+    /// What is written, in turn; each has to be answered with 201.
+    pub writes: Arc<[Vec<u8>]>,
+    /// The path to read after a write, by its number among the writes and its answer; it has to be
+    /// answered with 200.
+    pub ask: fn(usize, &Answered<'_>) -> anyhow::Result<String>,
+}
+
+impl OwnWrites {
+    /// How long it takes from the answer of a write to the answer of the read.
+    ///
+    /// # Errors
+    /// When a request fails.
+    pub async fn measure(
+        self,
+        context: &BenchContext,
+        system: &System,
+    ) -> anyhow::Result<Latencies> {
+        let began = Instant::now();
+        let counts_from = began + context.size(Duration::from_secs(3), Duration::from_millis(300));
+        let schedule = Arc::new(Schedule {
+            began,
+            counts_from,
+            ends: counts_from + Duration::from_secs(context.size(15, 2)),
+            next: AtomicUsize::new(0),
+            own: self,
+        });
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let command = Client::connect(system.command).await?;
+            let query = Client::connect(system.query).await?;
+            let schedule = Arc::clone(&schedule);
+            clients.spawn(async move { schedule.run(command, query).await });
+        }
+        let mut latencies = Latencies::default();
+        while let Some(client) = clients.join_next().await {
+            latencies.merge(&client??);
+        }
+        Ok(latencies)
     }
-    let mut latencies = Latencies::default();
-    while let Some(client) = clients.join_next().await {
-        latencies.merge(&client??);
-    }
-    Ok(latencies)
 }
 
 struct Schedule {
     began: Instant,
     counts_from: Instant,
     ends: Instant,
-    rate: f64,
     next: AtomicUsize,
-    placing: Arc<[Vec<u8>]>,
-    view: View,
+    own: OwnWrites,
 }
 
 impl Schedule {
     async fn run(&self, mut command: Client, mut query: Client) -> anyhow::Result<Latencies> {
+        let own = &self.own;
         let mut latencies = Latencies::default();
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             #[expect(clippy::cast_precision_loss, reason = "far below 2^53 requests")]
-            let due = self.began + Duration::from_secs_f64(number as f64 / self.rate);
+            let due = self.began + Duration::from_secs_f64(number as f64 / own.rate);
             if due >= self.ends {
                 return Ok(latencies);
             }
             tokio::time::sleep_until(due.into()).await;
-            let user = number % self.placing.len();
-            let answered = command.send(&self.placing[user]).await?;
+            let number = number % own.writes.len();
+            let answered = command.send(&own.writes[number]).await?;
             let durable = Instant::now();
-            ensure!(answered.status == 201, "an order got {}", answered.status);
-            let position = answered.header("log-position").context("no Log-Position")?;
-            let path = match self.view {
-                View::Postgres => {
-                    let order: serde_json::Value = serde_json::from_slice(answered.body)?;
-                    let id = order["id"].as_str().context("the order has no id")?;
-                    format!("/orders/{id}?at_least={position}")
-                }
-                View::DynamoDb => {
-                    format!(
-                        "/api/orders/{}?limit=1&at_least={position}",
-                        orders::user(user)
-                    )
-                }
-            };
+            ensure!(answered.status == 201, "a write got {}", answered.status);
+            let path = (own.ask)(number, &answered)?;
             let shown = query.send(&get_patiently(&path)).await?.status;
             ensure!(shown == 200, "{path} got {shown}");
             if due >= self.counts_from {
