@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use millrace_es::{Context, PartitionCount};
-use millrace_eventlog::{EventLog, dynamodb::log_partitions};
+use millrace_eventlog::{EventLog, dynamodb};
 use millrace_projecting::{
     Checkpoint, DynamoStore, Generation, GenerationId, PgStore, StoreError, StoreKind, View,
 };
@@ -46,13 +46,14 @@ pub async fn database(url: &str) -> Result<PgPool, Failure> {
 pub async fn log(endpoints: &Endpoints, context: &Context) -> Result<Arc<dyn EventLog>, Failure> {
     let known = contexts::known(context)?;
     let mut places = places(endpoints, PartitionCount::DEFAULT).await?;
+    // A tool takes a log as it was made.
     places.partitions = match places.store(known) {
-        LogStore::Postgres => partitions(&places.pool, context).await?,
+        LogStore::Postgres => millrace_eventlog::log_head(&places.pool, context).await?,
         LogStore::DynamoDb => {
-            let (client, namespace) = (&places.dynamodb, &places.namespace);
-            log_partitions(client, namespace, context).await?
+            dynamodb::log_head(&places.dynamodb, &places.namespace, context).await?
         }
-    };
+    }
+    .partitions;
     // A command is not patient for ever: whoever calls it can call it again.
     let stop = CancellationToken::new();
     let open = places.open(known, true, &stop);
@@ -80,29 +81,6 @@ pub async fn places(
         banking: endpoints.banking_log,
         partitions,
     })
-}
-
-/// How many partitions a log was made with: a tool takes it as it is.
-async fn partitions(pool: &PgPool, context: &Context) -> Result<PartitionCount, Failure> {
-    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(format!("{context}.log_head"))
-        .fetch_one(pool)
-        .await?;
-    if !there {
-        return Err(Failure::NotFound(format!(
-            "there is no event log of {context} in this database: run `millrace migrate`, or name \
-             another database"
-        )));
-    }
-    // A context's name is made of letters, digits and underscores.
-    let read = format!("SELECT partition_count FROM {context}.log_head");
-    let count: i16 = sqlx::query_scalar(sqlx::AssertSqlSafe(read))
-        .fetch_one(pool)
-        .await?;
-    let count = u16::try_from(count)
-        .ok()
-        .and_then(|count| PartitionCount::new(count).ok());
-    count.ok_or_else(|| Failure::Failed(anyhow::anyhow!("the log's partition count is no count")))
 }
 
 /// The streams.

@@ -26,7 +26,7 @@ pub use lane::{
     limits::{MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_APPEND_STREAMS, MAX_PAYLOAD_BYTES},
 };
 pub use pages::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, events_after, is_last, pages_after};
-pub use postgres::{Migration, PgEventLog, PgInlineTable, PgLogOptions, migrate};
+pub use postgres::{Migration, PgEventLog, PgInlineTable, PgLogOptions, log_head, migrate};
 pub use repository::{
     DEFAULT_CACHED_AGGREGATES, DEFAULT_SNAPSHOT_EVERY, Execute, ExecuteAcross, ExecuteError,
     Executed, LoadError, MAX_EXECUTE_ATTEMPTS, Outcome, OutcomeAcross, Repository,

@@ -4,11 +4,12 @@ use std::{fmt, sync::Arc};
 
 use aws_sdk_dynamodb::Client;
 use clap::ValueEnum;
-use millrace_es::{Context, PartitionCount};
+use millrace_es::{Context, PartitionCount, Position};
 use millrace_eventlog::{
     EventLog, LogError, PgEventLog, PgLogOptions,
     dynamodb::{
-        DynamoEventLog, DynamoLogOptions, create_log_table, streams::StreamProcessor, table_name,
+        self, DynamoEventLog, DynamoLogOptions, create_log_table, streams::StreamProcessor,
+        table_name,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,13 @@ impl LogStore {
         match self {
             Self::Postgres => "postgres",
             Self::DynamoDb => "dynamodb",
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Postgres => Self::DynamoDb,
+            Self::DynamoDb => Self::Postgres,
         }
     }
 }
@@ -98,13 +106,16 @@ impl LogPlaces {
     /// before the store answered.
     ///
     /// # Errors
-    /// When the log was made otherwise than the settings say.
+    /// When the log was made otherwise than the settings say, or its events are in the other store.
     pub async fn migrate(
         &self,
         known: &KnownContext,
         stop: &CancellationToken,
     ) -> anyhow::Result<bool> {
         let context = known.context()?;
+        if !self.is_its_place(known, &context, stop).await? {
+            return Ok(false);
+        }
         let migrated = match self.store(known) {
             LogStore::Postgres => {
                 let own = (known.migrations)();
@@ -122,6 +133,58 @@ impl LogPlaces {
             }
         };
         Ok(migrated.is_some())
+    }
+
+    /// Refuses to begin a log in one store when the context's events are in the other: its stream
+    /// and its views are theirs. `false` when told to stop before the stores answered.
+    async fn is_its_place(
+        &self,
+        known: &KnownContext,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<bool> {
+        let store = self.store(known);
+        let other = store.other();
+        if (known.log_store)(other) == store {
+            return Ok(true);
+        }
+        for place in [store, other] {
+            let newest = patiently("look for the event log", stop, may_pass, || {
+                self.newest(place, context)
+            });
+            let Some(newest) = newest.await? else {
+                return Ok(false);
+            };
+            if newest == Position::ZERO {
+                continue;
+            }
+            anyhow::ensure!(
+                place == store,
+                "{context} is to be kept in {}, but its {newest} events are in {}, and they do not \
+                 move: set MILLRACE_BANKING_LOG={}, or begin anew with other databases and another \
+                 MILLRACE_NAMESPACE (on a laptop: another --data-dir, or --fresh)",
+                store.as_str(),
+                other.as_str(),
+                other.as_str(),
+            );
+            break;
+        }
+        Ok(true)
+    }
+
+    /// How many events a context has in a store.
+    async fn newest(&self, store: LogStore, context: &Context) -> Result<Position, LogError> {
+        let head = match store {
+            LogStore::Postgres => millrace_eventlog::log_head(&self.pool, context).await,
+            LogStore::DynamoDb => {
+                dynamodb::log_head(&self.dynamodb, &self.namespace, context).await
+            }
+        };
+        match head {
+            Ok(head) => Ok(head.position),
+            Err(LogError::Missing(_)) => Ok(Position::ZERO),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a context's log, as soon as its store answers. Without `appends` it keeps no tables in

@@ -13,6 +13,7 @@ mod dead_letters;
 mod events;
 mod lag;
 mod log;
+mod migrate;
 mod roles;
 mod run;
 mod up;

@@ -11,6 +11,7 @@
 //! | `name#<scope>#<value>` | 0 | who holds a name |
 //! | `snapshot#<stream id>` | 0 | an aggregate's state |
 //! | `inline#<table>#<key>` | 0 | a row of the write model |
+//! | `shards` | 0 | how far the stream processor has read each shard |
 //!
 //! The index `by-position` has the events by (`bucket`, `position`). The bucket is the position
 //! modulo [`BUCKETS`]: under one key the index would take the writes of one DynamoDB partition only.

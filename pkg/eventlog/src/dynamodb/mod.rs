@@ -170,20 +170,17 @@ impl DynamoEventLog {
     }
 }
 
-/// How many partitions a context's log was made with: a tool takes it as it is.
+/// The head of a context's log, without opening it.
 ///
 /// # Errors
 /// [`LogError::Missing`] when there is no log; else see [`LogError`].
-pub async fn log_partitions(
+pub async fn log_head(
     client: &Client,
     namespace: &str,
     context: &Context,
-) -> Result<PartitionCount, LogError> {
-    let (head, _) = Table::of(client, namespace, context).head().await?;
-    let count = u16::try_from(head.partitions.len()).ok();
-    count
-        .and_then(|count| PartitionCount::new(count).ok())
-        .ok_or_else(|| LogError::Corrupt("the head's partition count is no count".to_owned()))
+) -> Result<LogHead, LogError> {
+    let (head, item) = Table::of(client, namespace, context).head().await?;
+    Ok(items::log_head(head, &item)?)
 }
 
 /// Reads a row of a context's write model as it is now, without opening its log.

@@ -166,6 +166,32 @@ impl fmt::Debug for PgEventLog {
     }
 }
 
+/// The head of a context's log, without opening it.
+///
+/// # Errors
+/// [`LogError::Missing`] when there is no log; else see [`LogError`].
+pub async fn log_head(pool: &PgPool, context: &Context) -> Result<LogHead, LogError> {
+    let missing = || {
+        LogError::Missing(format!(
+            "there is no event log of {context} in this database: run `millrace migrate`, or name \
+             another database"
+        ))
+    };
+    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{context}.log_head"))
+        .fetch_one(pool)
+        .await
+        .map_err(LogError::unreachable)?;
+    if !there {
+        return Err(missing());
+    }
+    let row = sqlx::query(&sql::Statements::new(context).head)
+        .fetch_optional(pool)
+        .await
+        .map_err(LogError::unreachable)?;
+    read::head(context, &row.ok_or_else(missing)?)
+}
+
 #[async_trait]
 impl EventLog for PgEventLog {
     fn context(&self) -> &Context {
