@@ -113,7 +113,8 @@ impl LogPlaces {
         stop: &CancellationToken,
     ) -> anyhow::Result<bool> {
         let context = known.context()?;
-        if !self.is_its_place(known, &context, stop).await? {
+        // Boxed, as every role's own future holds this one: its layout is nested deeply enough.
+        if !Box::pin(self.is_its_place(known, &context, stop)).await? {
             return Ok(false);
         }
         let migrated = match self.store(known) {

@@ -63,12 +63,12 @@ async fn on_postgres(context: &BenchContext, figures: &mut Vec<Figure>) -> anyho
         ("alone", Roles::COMMAND, Roles::banking_command(log)),
     ];
     for (what, ordering, banking) in pairs {
-        let system = Box::pin(System::start(context, ordering)).await?;
+        let system = System::start(context, ordering).await?;
         context.say(&format!("orders, {what}"));
         let orders = commands::placed(context, &system, None).await?;
         system.stop().await?;
 
-        let system = Box::pin(System::start(context, banking)).await?;
+        let system = System::start(context, banking).await?;
         let accounts = open_accounts(context, &system).await?;
         context.say(&format!("deposits, {what}"));
         let deposits = paid_in(context, &system, accounts, connections(context)).await?;
