@@ -1,6 +1,9 @@
 //! Commands over several aggregates.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use millrace_es::{Metadata, PartitionCount, StreamVersion};
 use millrace_eventlog::{
@@ -95,14 +98,17 @@ async fn run(
 async fn storm<T: Send + 'static>(
     commands: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
-    let threads = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(STORM_THREADS)
-        .enable_all()
-        .build()
-        .unwrap();
+    // For as long as the test program: connections of the log may have been opened on them.
+    static THREADS: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(STORM_THREADS)
+            .enable_all()
+            .build()
+            .unwrap()
+    });
+    let threads = &*THREADS;
     let running: Vec<_> = commands.into_iter().map(|one| threads.spawn(one)).collect();
     let done = tokio::time::timeout(PATIENCE, futures::future::join_all(running)).await;
-    threads.shutdown_background();
     let done = done.expect("commands wait for each other");
     done.into_iter().map(Result::unwrap).collect()
 }
@@ -198,15 +204,17 @@ async fn processes_contend_and_the_total_stays() {
         async move { run(&repository, between(&from, &to), amount).await }
     });
     let done = storm(commands).await;
-    let mut taken = 0;
+    let (mut taken, mut refused) = (0, 0);
     for done in &done {
         match done {
-            Ok(done) => taken += usize::from(done.answer.status == 200),
+            Ok(done) if done.answer.status == 200 => taken += 1,
+            Ok(_) => refused += 1,
             Err(ExecuteError::Contended { .. }) => {}
             Err(other) => panic!("{other:?}"),
         }
     }
-    assert!(taken >= 20, "{taken}");
+    // How many are refused is a matter of who comes first; that most are answered is not.
+    assert!(taken > 0 && taken + refused >= 150, "{taken} and {refused}");
     let log = open(&database).await;
     let events = log.read_log(millrace_es::Position::new(0), 1_000).await;
     let events = events.unwrap();
