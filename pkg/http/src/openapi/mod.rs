@@ -73,10 +73,12 @@ fn complete_operation(method: &str, operation: &mut Operation) {
     };
     let read = method == "GET";
     let mut common = vec!["400", "422", "500", "503", "504"];
-    if takes("", &ParameterIn::Path) {
+    let matches = takes("If-Match", &ParameterIn::Header);
+    // What a version can be asked of has to exist, wherever it is named.
+    if takes("", &ParameterIn::Path) || matches {
         common.push("404");
     }
-    if takes("If-Match", &ParameterIn::Header) {
+    if matches {
         common.push("412");
     }
     if operation.request_body.is_some() {
