@@ -262,6 +262,30 @@ pub trait EventLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, LogError>;
 
+    /// Reads the events of some partitions after a position and up to another, oldest first, at
+    /// most `limit`; only the end of what there is gives an empty page.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    async fn read_partitions(
+        &self,
+        partitions: &[Partition],
+        after: Position,
+        through: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, LogError> {
+        let mut after = after;
+        loop {
+            let mut page = self.read_log(after, limit).await?;
+            let last = page.last().map(|event| event.position);
+            page.retain(|event| event.position <= through && partitions.contains(&event.partition));
+            match last {
+                Some(last) if page.is_empty() && last < through => after = last,
+                _ => return Ok(page),
+            }
+        }
+    }
+
     /// Reads the head.
     ///
     /// # Errors

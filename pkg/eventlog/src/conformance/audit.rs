@@ -1,9 +1,9 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use millrace_es::{EventId, Position, RecordedEvent, StreamId, StreamVersion};
+use millrace_es::{EventId, Partition, Position, RecordedEvent, StreamId, StreamVersion};
 
-use crate::{EventLog, events_after};
+use crate::{EventLog, LogHead, events_after};
 
 /// Reads a whole log and proves its rules: positions gapless from 1, versions gapless in every
 /// stream, each partition's events a chain, no event twice, times that never fall, and a head that
@@ -52,5 +52,30 @@ pub async fn audit(log: &dyn EventLog) -> Vec<RecordedEvent> {
         head.partition_positions, partitions,
         "the head's partitions"
     );
+    audit_partitions(log, &head, &events).await;
     events
+}
+
+/// The odd partitions, read together page by page, are what they are in the whole log.
+async fn audit_partitions(log: &dyn EventLog, head: &LogHead, events: &[RecordedEvent]) {
+    let odd: Vec<Partition> = (0..head.partitions.get())
+        .filter(|number| number % 2 == 1)
+        .map(Partition::new)
+        .collect();
+    let mut read: Vec<Position> = Vec::new();
+    loop {
+        let after = read.last().copied().unwrap_or_default();
+        let page = log.read_partitions(&odd, after, head.position, 100).await;
+        let page = page.expect("the partitions are read");
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page.iter().map(|event| event.position));
+    }
+    let expected: Vec<Position> = events
+        .iter()
+        .filter(|event| odd.contains(&event.partition))
+        .map(|event| event.position)
+        .collect();
+    assert_eq!(read, expected, "the odd partitions");
 }

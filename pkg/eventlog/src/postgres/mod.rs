@@ -227,7 +227,19 @@ impl EventLog for PgEventLog {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, LogError> {
         self.reader
-            .partition(partition, after, through, limit)
+            .partitions(&[partition], after, through, limit)
+            .await
+    }
+
+    async fn read_partitions(
+        &self,
+        partitions: &[Partition],
+        after: Position,
+        through: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, LogError> {
+        self.reader
+            .partitions(partitions, after, through, limit)
             .await
     }
 

@@ -63,15 +63,19 @@ impl Reader {
         }
     }
 
-    pub(super) async fn partition(
+    pub(super) async fn partitions(
         &self,
-        partition: Partition,
+        partitions: &[Partition],
         after: Position,
         through: Position,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, LogError> {
-        let query = sqlx::query(&self.statements.partition)
-            .bind(super::copy::small(partition.get()))
+        let numbers: Vec<i16> = partitions
+            .iter()
+            .map(|partition| super::copy::small(partition.get()))
+            .collect();
+        let query = sqlx::query(&self.statements.partitions)
+            .bind(numbers)
             .bind(after.as_i64())
             .bind(through.as_i64())
             .bind(page(limit));

@@ -49,7 +49,7 @@ pub(super) struct Statements {
     pub head: Statement,
     pub stream: Statement,
     pub log: Statement,
-    pub partition: Statement,
+    pub partitions: Statement,
     pub load_snapshot: Statement,
     pub save_snapshot: Statement,
     pub end_sleepers: Statement,
@@ -211,8 +211,8 @@ impl Statements {
             head: of(HEAD),
             stream: select("WHERE e.stream = $1 AND e.version > $2 ORDER BY e.version LIMIT $3"),
             log: select("WHERE e.position > $1 ORDER BY e.position LIMIT $2"),
-            partition: select(
-                "WHERE e.partition = $1 AND e.position > $2 AND e.position <= $3
+            partitions: select(
+                "WHERE e.partition = ANY($1) AND e.position > $2 AND e.position <= $3
                  ORDER BY e.position LIMIT $4",
             ),
             load_snapshot: of("SELECT version, snapshot_version, state::text AS state
