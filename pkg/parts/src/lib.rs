@@ -9,6 +9,7 @@ mod cache;
 mod child;
 mod dynamodb;
 mod error;
+mod kubernetes;
 mod nats;
 mod net;
 mod postgres;
@@ -18,6 +19,9 @@ pub use cache::{cache_folder, temporary_folder};
 pub use child::{Guarded, StopSignal, log_tail};
 pub use dynamodb::{DynamoDb, serve_dynamodb};
 pub use error::PartsError;
+pub use kubernetes::{
+    ETCD_VERSION, KUBERNETES_VERSION, Kubernetes, KubernetesBinaries, KubernetesOptions,
+};
 pub use nats::{NATS_VERSION, Nats, NatsBinary, NatsOptions};
 pub use net::{free_port, http_get, port_is_free};
 pub use postgres::{Durability, POSTGRES_VERSION, Postgres, PostgresBinaries, PostgresOptions};

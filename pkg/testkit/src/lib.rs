@@ -12,6 +12,8 @@ mod client;
 mod database;
 mod dynamo;
 mod formats;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod messaging;
 mod process;
 mod waiting;
@@ -20,6 +22,8 @@ pub use client::{HttpClient, Reply, Request};
 pub use database::{Database, PostgresServer, own_postgres, postgres};
 pub use dynamo::{Dynamo, DynamoServer, dynamodb, own_dynamodb, serve_dynamodb_if_asked};
 pub use formats::{Renamed, StoredFormats, payload_schema};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{Kubernetes, KubernetesServer, kubernetes, own_kubernetes};
 pub use messaging::{Nats, NatsServer, nats, own_nats};
 pub use process::Process;
 pub use waiting::eventually;
