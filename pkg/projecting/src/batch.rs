@@ -73,6 +73,9 @@ impl Chunk {
     }
 }
 
+/// The most lanes of one batch: their checkpoints fit one transaction, in every store.
+pub(crate) const MAX_BATCH_LANES: usize = 64;
+
 /// Chunks of several lanes that are applied together. Chunks of one lane follow each other.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -88,6 +91,8 @@ pub(crate) struct Move {
     pub(crate) epoch: Epoch,
     pub(crate) from: Position,
     pub(crate) to: Position,
+    /// How many events lie on the way.
+    pub(crate) events: u64,
 }
 
 impl Batch {
@@ -127,24 +132,64 @@ impl Batch {
         self.chunks.iter().map(|chunk| chunk.lane.clone()).collect()
     }
 
+    /// Takes out what a lane has beyond a position, in order. A chunk that lies on both sides is
+    /// cut; `decode` makes a chunk of its further part.
+    pub(crate) fn cut(
+        &mut self,
+        lane: &Lane,
+        at: Position,
+        decode: impl Fn(Lane, Epoch, Position, Vec<RecordedEvent>) -> Option<Chunk>,
+    ) -> Vec<Chunk> {
+        let mut kept = Vec::with_capacity(self.chunks.len());
+        let mut beyond = Vec::new();
+        for mut chunk in std::mem::take(&mut self.chunks) {
+            if chunk.lane != *lane || chunk.through() <= at {
+                kept.push(chunk);
+                continue;
+            }
+            let fits = chunk.events.partition_point(|event| event.position <= at);
+            if fits == 0 {
+                beyond.push(chunk);
+                continue;
+            }
+            // The decoded payloads stay whole: entries end with the events.
+            let rest = chunk.events.split_off(fits);
+            let through = chunk.through();
+            beyond.extend(decode(lane.clone(), chunk.epoch, through, rest));
+            kept.push(chunk);
+        }
+        self.chunks = kept;
+        self.count();
+        beyond
+    }
+
+    fn count(&mut self) {
+        self.events = self.chunks.iter().map(|chunk| chunk.events.len()).sum();
+        self.bytes = self.chunks.iter().map(Chunk::payload_bytes).sum();
+    }
+
     /// Takes a lane's events out.
     pub(crate) fn remove(&mut self, lane: &Lane) {
         self.chunks.retain(|chunk| chunk.lane != *lane);
-        self.events = self.chunks.iter().map(|chunk| chunk.events.len()).sum();
-        self.bytes = self.chunks.iter().map(Chunk::payload_bytes).sum();
+        self.count();
     }
 
     /// One move per lane, sorted by lane: the order in which checkpoints are locked.
     pub(crate) fn moves(&self) -> Vec<Move> {
         let mut moves: Vec<Move> = Vec::new();
         for chunk in &self.chunks {
+            let events = u64::try_from(chunk.events.len()).unwrap_or(u64::MAX);
             match moves.iter_mut().find(|one| one.lane == chunk.lane) {
-                Some(one) => one.to = chunk.through(),
+                Some(one) => {
+                    one.to = chunk.through();
+                    one.events += events;
+                }
                 None => moves.push(Move {
                     lane: chunk.lane.clone(),
                     epoch: chunk.epoch,
                     from: chunk.previous,
                     to: chunk.through(),
+                    events,
                 }),
             }
         }

@@ -6,6 +6,7 @@ use crate::{
     dynamodb::DynamoStore,
     error::StoreError,
     generation::{GenerationId, Lane},
+    letter_runs::{LetterSelector, PositionRange},
     letters::{Action, DeadLetter, LetterStatus, Reason, RequestId},
     postgres::PgStore,
     view::{StoreKind, View},
@@ -41,16 +42,22 @@ pub struct LetterFilter {
 
 impl LetterFilter {
     pub(crate) fn matches(&self, letter: &DeadLetter) -> bool {
-        fn agrees<T: PartialEq>(wanted: Option<&T>, is: &T) -> bool {
-            wanted.is_none_or(|wanted| wanted == is)
-        }
-        agrees(self.context.as_ref(), &letter.lane.context)
-            && agrees(self.stream.as_ref(), &letter.stream)
-            && agrees(self.position.as_ref(), &letter.position)
-            && agrees(self.reason.as_ref(), &letter.reason)
-            && self.from.is_none_or(|from| letter.first_failure >= from)
-            && self.to.is_none_or(|to| letter.first_failure < to)
+        self.context
+            .as_ref()
+            .is_none_or(|context| *context == letter.lane.context)
             && letter.status == self.status.unwrap_or(LetterStatus::Pending)
+            && self.selector().matches(letter)
+    }
+
+    /// What it says about a letter's event and failure.
+    pub(crate) fn selector(&self) -> LetterSelector {
+        LetterSelector {
+            positions: self.position.map(PositionRange::only).into_iter().collect(),
+            since: self.from,
+            until: self.to,
+            reason: self.reason,
+            keys: self.stream.clone().into_iter().collect(),
+        }
     }
 }
 
@@ -76,8 +83,8 @@ pub struct Requested {
 #[derive(Clone)]
 pub struct DeadLetters {
     views: Vec<View>,
-    postgres: Option<PgStore>,
-    dynamodb: Option<DynamoStore>,
+    pub(crate) postgres: Option<PgStore>,
+    pub(crate) dynamodb: Option<DynamoStore>,
 }
 
 impl DeadLetters {
@@ -119,7 +126,7 @@ impl DeadLetters {
                 (StoreKind::DynamoDb, _, Some(store)) => {
                     store.letters(view.name(), filter, left).await?
                 }
-                _ => return Err(no_store(view)),
+                _ => return Err(view.no_store()),
             });
         }
         Ok(found)
@@ -153,7 +160,7 @@ impl DeadLetters {
         match (view.store(), &self.postgres, &self.dynamodb) {
             (StoreKind::Postgres, Some(store), _) => store.request_outcome(request).await,
             (StoreKind::DynamoDb, _, Some(store)) => store.request_outcome(request).await,
-            _ => Err(no_store(view)),
+            _ => Err(view.no_store()),
         }
     }
 
@@ -175,7 +182,7 @@ impl DeadLetters {
                 (StoreKind::DynamoDb, _, Some(store)) => {
                     store.request(view.name(), &waiting, action).await?
                 }
-                _ => return Err(no_store(view)),
+                _ => return Err(view.no_store()),
             };
             made.extend(found);
         }
@@ -190,16 +197,9 @@ impl DeadLetters {
         }
     }
 
-    fn named(&self, name: &str) -> Result<&View, StoreError> {
-        let mut views = self.views.iter();
-        views
-            .find(|view| view.name() == name)
-            .ok_or_else(|| StoreError::Invalid(format!("there is no projection {name:?}")))
+    pub(crate) fn named(&self, name: &str) -> Result<&View, StoreError> {
+        View::named(&self.views, name)
     }
-}
-
-fn no_store(view: &View) -> StoreError {
-    StoreError::Invalid(format!("{} has no store here", view.name()))
 }
 
 /// The stream of a lane that a request is about.

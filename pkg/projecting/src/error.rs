@@ -19,6 +19,18 @@ pub enum StoreError {
     /// to act, and until then nothing is skipped.
     #[error("the read store is not usable")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A verification holds the generation for a moment: what the batch has beyond the holds has to
+    /// wait until they move or go.
+    #[error("generation {generation} is held for a verification; what is beyond waits")]
+    Held {
+        /// The generation.
+        generation: GenerationId,
+        /// The lanes of the batch that would pass their hold, and how far each may go.
+        holds: Vec<(Lane, millrace_es::Position)>,
+    },
+    /// The work was told to stop before it was done. Nothing of it counts; it can be begun again.
+    #[error("told to stop before it was done; it can be begun again")]
+    Stopped,
     /// The generation is gone: retired and dropped.
     #[error("generation {0} does not exist")]
     Gone(GenerationId),

@@ -6,6 +6,7 @@ use crate::{
     batch::{Batch, Chunk, NewLetter, Parked},
     error::StoreError,
     generation::{Checkpoint, Lane},
+    letter_runs::{LetterSelector, PositionRange, RunPart},
     letters::{Action, RequestId},
 };
 
@@ -42,6 +43,11 @@ pub(crate) trait GenerationStore: Send + Sync {
         checkpoint: &Checkpoint,
     ) -> Result<Settled, StoreError>;
 
+    /// The lanes that a verification holds, and how far each may go meanwhile.
+    async fn holds(&self) -> Result<Vec<(Lane, Position)>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// How many letters wait.
     async fn pending_letters(&self) -> Result<u64, StoreError>;
 }
@@ -55,6 +61,23 @@ pub(crate) struct Request {
     pub(crate) action: Action,
     /// Discard only this letter; all of the stream without.
     pub(crate) position: Option<Position>,
+    /// The run that it belongs to.
+    pub(crate) part: Option<RunPart>,
+}
+
+impl Request {
+    /// Which letters of the stream it is about, where no run says it.
+    pub(crate) fn selector(&self) -> LetterSelector {
+        LetterSelector {
+            positions: self.position.map(PositionRange::only).into_iter().collect(),
+            ..LetterSelector::default()
+        }
+    }
+
+    /// How many letters it may take; all without.
+    pub(crate) fn max_letters(&self) -> Option<u64> {
+        self.part.as_ref().and_then(|part| part.max_letters)
+    }
 }
 
 /// What a request came to.
@@ -68,11 +91,16 @@ pub(crate) struct Settled {
     pub(crate) failed_again: Option<String>,
     /// There is more to do than one step may hold; the request stays open.
     pub(crate) unfinished: bool,
+    /// Nothing was done: its run is over.
+    pub(crate) withdrawn: bool,
 }
 
 impl Settled {
     /// The outcome in words, kept with the request.
     pub(crate) fn describe(&self) -> String {
+        if self.withdrawn {
+            return "withdrawn".to_owned();
+        }
         let mut text = format!("{} redriven, {} discarded", self.redriven, self.discarded);
         if self.released {
             text.push_str(", stream released");

@@ -14,6 +14,9 @@ use sqlx::PgConnection;
 /// The rows that [`PgRows::load`] found, with their keys.
 pub type Loaded<P> = Vec<(<P as RowProjection>::Key, <P as RowProjection>::Row)>;
 
+/// Tables of a view, each with columns of it.
+pub type UnchangedColumns = &'static [(&'static str, &'static [&'static str])];
+
 /// A row projection kept in PostgreSQL.
 ///
 /// Both methods are called once per batch, whatever its size (a few thousand rows at most), inside
@@ -26,6 +29,10 @@ pub trait PgRows: RowProjection {
     /// DDL of everything else that makes reads fast, apart from the tables so that a rebuild can
     /// make it after the load. Primary keys do not belong here: upserts need them.
     const INDEXES: &'static str;
+    /// What holds the same as in the version before, row by row: which rows there are, and the
+    /// columns that are named. A verification compares it when the fold has changed; what is not
+    /// named it judges by folding some streams a second time.
+    const UNCHANGED: UnchangedColumns = &[];
 
     /// Reads the rows of these keys, sorted and each once; keys without a row are left out.
     fn load(
@@ -46,6 +53,9 @@ pub trait PgTally: TallyProjection {
     const TABLES: &'static str;
     /// DDL of other indexes; see [`PgRows::INDEXES`].
     const INDEXES: &'static str;
+    /// What holds the same as in the version before; see [`PgRows::UNCHANGED`]. Sums cannot be
+    /// folded a second time from some streams: of a changed fold nothing else is compared.
+    const UNCHANGED: UnchangedColumns = &[];
 
     /// Adds the changes (`count = t.count + excluded.count`). They come summed up per key and
     /// sorted by key; they must be written in that order, so that the transactions of different
@@ -75,6 +85,10 @@ pub const TOMBSTONE_ATTRIBUTE: &str = "tombstone";
 pub trait DynamoRows: RowProjection {
     /// The table's keys and indexes.
     const TABLE: TableDefinition;
+    /// The attributes that hold the same as in the version before, item by item. With any of them
+    /// named, a verification of a changed fold compares which items there are, and these; what is
+    /// not named it judges by folding some streams a second time.
+    const UNCHANGED: &'static [&'static str] = &[];
 
     /// The primary key's attributes.
     fn item_key(key: &Self::Key) -> Item;

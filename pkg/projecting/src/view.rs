@@ -85,6 +85,19 @@ impl View {
         &self.contexts
     }
 
+    /// The view of a name.
+    pub(crate) fn named<'a>(views: &'a [Self], name: &str) -> Result<&'a Self, StoreError> {
+        views
+            .iter()
+            .find(|view| view.name() == name)
+            .ok_or_else(|| StoreError::Invalid(format!("there is no projection {name:?}")))
+    }
+
+    /// Says that the store of its rows was not given.
+    pub(crate) fn no_store(&self) -> StoreError {
+        StoreError::Invalid(format!("{} has no store here", self.name))
+    }
+
     pub(crate) fn postgres(&self) -> Result<&Arc<dyn PgView>, StoreError> {
         match &self.store {
             ViewStore::Postgres(view) => Ok(view),

@@ -11,8 +11,9 @@ use super::{
 use crate::{
     batch::{Move, NewLetter},
     generation::{Checkpoint, GenerationId, Lane},
+    letter_runs::RunStatus,
     letters::{LetterStatus, RequestId},
-    store::Settled,
+    store::{Request, Settled},
 };
 
 /// Where a generation's records are.
@@ -20,6 +21,24 @@ use crate::{
 pub(super) struct Control {
     pub(super) table: String,
     pub(super) generation: GenerationId,
+}
+
+/// What a run counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Redriven,
+    Discarded,
+    Failed,
+}
+
+impl Counted {
+    pub(super) const fn attribute(self) -> &'static str {
+        match self {
+            Self::Redriven => "redriven",
+            Self::Discarded => "discarded",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 type Action = Result<TransactWriteItem, DynamoFailure>;
@@ -30,12 +49,19 @@ fn defect(error: aws_sdk_dynamodb::error::BuildError) -> DynamoFailure {
 }
 
 impl Control {
-    /// Moves a checkpoint from where its owner believes it to be.
-    pub(super) fn move_checkpoint(&self, one: &Move, now: Timestamp) -> Action {
-        let update = Update::builder()
+    /// Moves a checkpoint from where its owner believes it to be, and with `counts` says with it
+    /// how many events that were.
+    pub(super) fn move_checkpoint(&self, one: &Move, now: Timestamp, counts: bool) -> Action {
+        let mut update = Update::builder();
+        let mut change = "SET #p = :to, updated_at = :now";
+        if counts {
+            change = "SET #p = :to, updated_at = :now ADD events :events";
+            update = update.expression_attribute_values(":events", number(one.events));
+        }
+        let update = update
             .table_name(&self.table)
             .set_key(Some(keys::checkpoint(self.generation, &one.lane)))
-            .update_expression("SET #p = :to, updated_at = :now")
+            .update_expression(change)
             .condition_expression("#p = :from AND epoch = :epoch")
             .expression_attribute_names("#p", "position")
             .expression_attribute_values(":from", number(one.from))
@@ -129,7 +155,7 @@ impl Control {
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// Says how a letter ended.
+    /// Says how a letter ended that waited until now: of two that say it, one is too late.
     pub(super) fn end_letter(
         &self,
         lane: &Lane,
@@ -141,11 +167,60 @@ impl Control {
             .table_name(&self.table)
             .set_key(Some(keys::letter(self.generation, lane, stream, position)))
             .update_expression("SET #t = :status")
+            .condition_expression("#t = :pending")
             .expression_attribute_names("#t", "status")
             .expression_attribute_values(":status", text(status.as_str()))
+            .expression_attribute_values(":pending", text(LetterStatus::Pending.as_str()))
             .build()
             .map_err(defect)?;
         Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    /// Counts letters for the run of a request, while the run goes on, and takes them off what the
+    /// request may still take. Nothing for a request without a run.
+    pub(super) fn count_letters(
+        &self,
+        request: &Request,
+        what: Counted,
+        letters: usize,
+    ) -> Result<Vec<TransactWriteItem>, DynamoFailure> {
+        let Some(part) = &request.part else {
+            return Ok(Vec::new());
+        };
+        let run = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::letter_run(&part.owner)))
+            .update_expression("ADD #f :letters")
+            .condition_expression("#t = :running")
+            .expression_attribute_names("#f", what.attribute())
+            .expression_attribute_names("#t", "status")
+            .expression_attribute_values(":letters", number(letters))
+            .expression_attribute_values(":running", text(RunStatus::Running.as_str()))
+            .build()
+            .map_err(defect)?;
+        // Two that do the same request count its letters once: it is there, or it is done.
+        let open = keys::open_request(self.generation, &request.id.0);
+        let request = if part.max_letters.is_some() {
+            let taken = Update::builder()
+                .table_name(&self.table)
+                .set_key(Some(open))
+                .update_expression("SET max_letters = max_letters - :letters")
+                .condition_expression("attribute_exists(max_letters)")
+                .expression_attribute_values(":letters", number(letters))
+                .build()
+                .map_err(defect)?;
+            TransactWriteItem::builder().update(taken)
+        } else {
+            let there = ConditionCheck::builder()
+                .table_name(&self.table)
+                .set_key(Some(open))
+                .condition_expression("attribute_exists(pk)")
+                .build()
+                .map_err(defect)?;
+            TransactWriteItem::builder().condition_check(there)
+        };
+        let run = TransactWriteItem::builder().update(run);
+        Ok(vec![run.build(), request.build()])
     }
 
     /// Says that and why a letter failed again.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     batch::{Batch, Chunk, Move, NewLetter, Parked},
     error::{StoreError, unavailable},
-    generation::{Checkpoint, GenerationId, Lane},
+    generation::{Checkpoint, Generation, GenerationId, Lane},
     letters::Reason,
     store::{GenerationStore, Request, Settled},
 };
@@ -39,30 +39,33 @@ pub(crate) struct DynamoGeneration {
     pub(super) table: Table,
     pub(super) control: Control,
     pub(super) view: Arc<dyn DynamoView>,
+    /// Whether the checkpoints count the events: only while a rebuild loads.
+    counts: bool,
 }
 
 impl DynamoGeneration {
     pub(super) fn new(
         client: Client,
         control_table: String,
-        id: GenerationId,
-        table: String,
+        generation: &Generation,
         view: Arc<dyn DynamoView>,
+        counts: bool,
     ) -> Self {
         let control = Control {
             table: control_table,
-            generation: id,
+            generation: generation.id,
         };
         let table = Table {
             client: client.clone(),
-            name: table,
+            name: generation.place.clone(),
         };
         Self {
             client,
-            id,
+            id: generation.id,
             table,
             control,
             view,
+            counts,
         }
     }
 
@@ -211,7 +214,7 @@ impl DynamoGeneration {
                 .map(|write| self.table.guarded_put(write))
                 .collect::<Result<Vec<_>, _>>()?;
             for one in moves {
-                actions.push(self.control.move_checkpoint(one, now)?);
+                actions.push(self.control.move_checkpoint(one, now, self.counts)?);
             }
             let reasons = match transact(&self.client, actions).await? {
                 Transacted::Done => return Ok(()),
@@ -255,7 +258,7 @@ pub(super) fn conflicts() -> DynamoFailure {
     DynamoFailure::Transient(unavailable("transactions conflict"))
 }
 
-pub(super) fn store_failure(failure: DynamoFailure) -> StoreError {
+pub(crate) fn store_failure(failure: DynamoFailure) -> StoreError {
     match failure {
         DynamoFailure::Transient(error) | DynamoFailure::Failed(error) => error,
         DynamoFailure::Data(source) => StoreError::Unusable(source),

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::{
     Client,
-    types::{AttributeValue, Put, PutRequest, TransactWriteItem, Update, WriteRequest},
+    types::{
+        AttributeValue, Put, PutRequest, TransactWriteItem, Update, WriteRequest,
+        builders::UpdateBuilder,
+    },
 };
 use millrace_kernel::Timestamp;
 
 use super::{
     DynamoView,
-    actions::Control,
     apply::{DynamoGeneration, store_failure},
-    items::{Transacted, pause, transact},
+    items::{Table, Transacted, pause, transact},
     keys,
     tables::create_table,
     values::{
@@ -24,22 +26,19 @@ use crate::{
     error::{StoreError, unavailable},
     folder::Folder,
     generation::{
-        Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, of_one_life,
-        of_this_life, require_reached,
+        Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, of_this_life,
     },
+    owner::Owner,
+    rebuild::Pace,
     stores::{Item, KeyAttribute, TableDefinition},
     view::View,
 };
 
 /// How often a change of generations whose rivals win is tried again.
-const MAX_ATTEMPTS: u32 = 8;
+pub(super) const MAX_ATTEMPTS: u32 = 8;
 
-/// The most puts of one `BatchWriteItem`, by DynamoDB's own limit.
-const MAX_BATCH_PUTS: usize = 25;
-
-/// The most checkpoints that one switch can hold still: a transaction's actions but the two or
-/// three that switch.
-const MAX_SWITCH_LANES: usize = 96;
+/// The most writes of one `BatchWriteItem`, by DynamoDB's own limit.
+const MAX_BATCH_WRITES: usize = 25;
 
 /// Views in DynamoDB: a table per generation, and one for the projector's own records.
 #[derive(Debug, Clone)]
@@ -96,21 +95,25 @@ impl DynamoStore {
         for attempt in 0..MAX_ATTEMPTS {
             let revision = self.revision(view.name()).await?;
             let known = self.generations(view.name()).await?;
-            let mut stale = Vec::new();
-            for generation in known.iter().filter(|one| {
-                one.version == view.version()
-                    && matches!(
-                        one.status,
-                        GenerationStatus::Active | GenerationStatus::Candidate
-                    )
-            }) {
+            let mut own = Vec::new();
+            for generation in known
+                .iter()
+                .filter(|one| one.version == view.version() && one.is_own())
+            {
                 let found = checkpoints(&self.client, &self.control_table(), generation.id).await?;
-                if of_this_life(&found, heads) {
-                    return Ok(generation.clone());
+                own.push((generation.clone(), of_this_life(&found, heads)));
+            }
+            let (kept, stale) = Generation::to_go_on_with(&own);
+            let mut changes = Vec::new();
+            for generation in stale {
+                changes.push(self.set_status(generation, GenerationStatus::Retired)?);
+            }
+            if let Some(kept) = kept {
+                if changes.is_empty() || self.change(view.name(), revision, changes).await? {
+                    return Ok(kept.clone());
                 }
-                if generation.status == GenerationStatus::Candidate {
-                    stale.push(generation);
-                }
+                pause(attempt).await;
+                continue;
             }
             let answers = known
                 .iter()
@@ -120,11 +123,8 @@ impl DynamoStore {
             } else {
                 GenerationStatus::Active
             };
-            let made = self.create(view, &definition, heads, status).await?;
-            let mut changes = vec![self.put_generation(&made)?];
-            for generation in stale {
-                changes.push(self.set_status(generation, GenerationStatus::Retired)?);
-            }
+            let made = self.create(view, &definition, heads, status, None).await?;
+            changes.push(self.put_generation(&made, Pace::default())?);
             if self.change(view.name(), revision, changes).await? {
                 tracing::info!(
                     projection = view.name(),
@@ -135,7 +135,7 @@ impl DynamoStore {
                 return Ok(made);
             }
             // Another process was first; what was made here is seen by nobody.
-            self.drop_table(&made.place).await;
+            self.erase(&made).await?;
             pause(attempt).await;
         }
         Err(unavailable(format!(
@@ -175,81 +175,12 @@ impl DynamoStore {
         checkpoints(&self.client, &self.control_table(), generation).await
     }
 
-    /// See [`crate::PgStore::switch`]. Only the live generation's checkpoints are held still: the
-    /// candidate's never go back.
-    ///
-    /// # Errors
-    /// [`StoreError::Behind`] when the candidate is not far enough; else see [`StoreError`].
-    pub async fn switch(
-        &self,
-        candidate: &Generation,
-        heads: &[ContextHead],
-    ) -> Result<(), StoreError> {
-        let projection = candidate.projection.as_str();
-        for attempt in 0..MAX_ATTEMPTS {
-            let revision = self.revision(projection).await?;
-            let known = self.generations(projection).await?;
-            let live = known
-                .iter()
-                .filter(|one| {
-                    one.status == GenerationStatus::Active
-                        && one.version <= candidate.version
-                        && one.id != candidate.id
-                })
-                .max_by_key(|one| one.version);
-            let mut changes = Vec::new();
-            let mut same_life = true;
-            if let Some(live) = live {
-                // The live one is read first: what the candidate has reached then, it keeps.
-                let theirs = checkpoints(&self.client, &self.control_table(), live.id).await?;
-                let own = checkpoints(&self.client, &self.control_table(), candidate.id).await?;
-                same_life = of_one_life(&own, &theirs);
-                if same_life {
-                    if theirs.len() > MAX_SWITCH_LANES {
-                        return Err(StoreError::Invalid(format!(
-                            "a switch in DynamoDB holds at most {MAX_SWITCH_LANES} partitions still"
-                        )));
-                    }
-                    changes = self.hold_still(live.id, &theirs)?;
-                    let needed = theirs.into_iter().map(|one| (one.lane, one.position));
-                    require_reached(candidate.id, &own, needed)?;
-                } else {
-                    let needed = heads.iter().flat_map(ContextHead::lanes);
-                    require_reached(candidate.id, &own, needed)?;
-                }
-            }
-            if let Some(live) = live.filter(|one| one.version == candidate.version) {
-                let left = if same_life {
-                    GenerationStatus::Retained
-                } else {
-                    GenerationStatus::Retired
-                };
-                changes.push(self.set_status(live, left)?);
-            }
-            changes.push(self.set_status(candidate, GenerationStatus::Active)?);
-            if self.change(projection, revision, changes).await? {
-                tracing::info!(projection, generation = %candidate.id, "switched to a generation");
-                return Ok(());
-            }
-            pause(attempt).await;
+    /// A generation's table.
+    pub(crate) fn table(&self, generation: &Generation) -> Table {
+        Table {
+            client: self.client.clone(),
+            name: generation.place.clone(),
         }
-        Err(unavailable(format!(
-            "the live generation of {projection} does not stand still"
-        )))
-    }
-
-    fn hold_still(
-        &self,
-        live: GenerationId,
-        at: &[Checkpoint],
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let control = Control {
-            table: self.control_table(),
-            generation: live,
-        };
-        at.iter()
-            .map(|one| control.require_checkpoint(one).map_err(store_failure))
-            .collect()
     }
 
     /// Opens a generation to fold into by hand.
@@ -270,18 +201,21 @@ impl DynamoStore {
         DynamoGeneration::new(
             self.client.clone(),
             self.control_table(),
-            generation.id,
-            generation.place.clone(),
+            generation,
             view,
+            false,
         )
     }
 
-    async fn create(
+    /// Makes a table and its lanes' checkpoints, which nobody sees until the generation is put
+    /// among the others.
+    pub(super) async fn create(
         &self,
         view: &View,
         definition: &TableDefinition,
         heads: &[ContextHead],
         status: GenerationStatus,
+        owner: Option<Owner>,
     ) -> Result<Generation, StoreError> {
         let counted = self
             .client
@@ -302,35 +236,42 @@ impl DynamoStore {
             status,
             place: format!("{}_{}_g{id}", self.namespace, view.name()),
             created_at: Timestamp::now(),
+            owner,
         };
         create_table(&self.client, &generation.place, definition).await?;
         let items: Vec<Item> = heads
             .iter()
-            .flat_map(|head| head.lanes().map(|(lane, _)| (lane, head.epoch)))
-            .map(|(lane, epoch)| {
+            .flat_map(|head| head.lanes().map(|(lane, at)| (lane, at, head.epoch)))
+            .map(|(lane, target, epoch)| {
                 let mut item = keys::checkpoint(generation.id, &lane);
                 item.insert("context".to_owned(), text(lane.context.as_str()));
                 item.insert("partition".to_owned(), number(lane.partition));
                 item.insert("position".to_owned(), number(0));
                 item.insert("epoch".to_owned(), number(epoch));
+                if status == GenerationStatus::Loading {
+                    item.insert("target".to_owned(), number(target));
+                    item.insert("events".to_owned(), number(0));
+                }
                 item
             })
             .collect();
-        self.put_all(items).await?;
+        let mut requests = Vec::with_capacity(items.len());
+        for item in items {
+            let put = PutRequest::builder()
+                .set_item(Some(item))
+                .build()
+                .map_err(|error| StoreError::Unusable(Box::new(error)))?;
+            requests.push(WriteRequest::builder().put_request(put).build());
+        }
+        self.write_all(requests).await?;
         Ok(generation)
     }
 
-    async fn put_all(&self, items: Vec<Item>) -> Result<(), StoreError> {
+    /// Writes records of the control table, a bounded number at a time.
+    pub(super) async fn write_all(&self, all: Vec<WriteRequest>) -> Result<(), StoreError> {
         let table = self.control_table();
-        for page in items.chunks(MAX_BATCH_PUTS) {
-            let mut requests = Vec::with_capacity(page.len());
-            for item in page {
-                let put = PutRequest::builder()
-                    .set_item(Some(item.clone()))
-                    .build()
-                    .map_err(|error| StoreError::Unusable(Box::new(error)))?;
-                requests.push(WriteRequest::builder().put_request(put).build());
-            }
+        for page in all.chunks(MAX_BATCH_WRITES) {
+            let mut requests = page.to_vec();
             let mut attempt = 0;
             while !requests.is_empty() {
                 let answer = self
@@ -356,7 +297,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    async fn revision(&self, projection: &str) -> Result<Option<u64>, StoreError> {
+    pub(super) async fn revision(&self, projection: &str) -> Result<Option<u64>, StoreError> {
         let found = self
             .client
             .get_item()
@@ -373,7 +314,7 @@ impl DynamoStore {
     }
 
     /// Changes a projection's generations if nobody else did since they were read.
-    async fn change(
+    pub(super) async fn change(
         &self,
         projection: &str,
         revision: Option<u64>,
@@ -403,19 +344,28 @@ impl DynamoStore {
         Ok(matches!(done, Transacted::Done))
     }
 
-    fn put_generation(&self, generation: &Generation) -> Result<TransactWriteItem, StoreError> {
+    pub(super) fn put_generation(
+        &self,
+        generation: &Generation,
+        pace: Pace,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let owned = generation.owner.is_some();
         let mut item = keys::generation(&generation.projection, generation.id);
         item.extend([
             ("id".to_owned(), number(generation.id.get())),
             ("projection".to_owned(), text(&generation.projection)),
             ("version".to_owned(), number(generation.version)),
-            ("status".to_owned(), text(generation.status.as_str())),
+            ("status".to_owned(), text(generation.status.stored(owned))),
             ("place".to_owned(), text(&generation.place)),
             (
                 "created_at".to_owned(),
                 text(generation.created_at.to_string()),
             ),
         ]);
+        if let Some(owner) = &generation.owner {
+            item.insert("owner".to_owned(), text(owner.as_str()));
+        }
+        item.extend(pace_attributes(pace));
         let put = Put::builder()
             .table_name(self.control_table())
             .set_item(Some(item))
@@ -424,12 +374,21 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    fn set_status(
+    pub(super) fn set_status(
         &self,
         generation: &Generation,
         status: GenerationStatus,
     ) -> Result<TransactWriteItem, StoreError> {
-        let update = Update::builder()
+        Self::built(self.status_update(generation, status))
+    }
+
+    pub(super) fn status_update(
+        &self,
+        generation: &Generation,
+        status: GenerationStatus,
+    ) -> UpdateBuilder {
+        let stored = status.stored(generation.owner.is_some());
+        Update::builder()
             .table_name(self.control_table())
             .set_key(Some(keys::generation(
                 &generation.projection,
@@ -437,30 +396,38 @@ impl DynamoStore {
             )))
             .update_expression("SET #t = :status, switched_at = :now")
             .expression_attribute_names("#t", "status")
-            .expression_attribute_values(":status", text(status.as_str()))
+            .expression_attribute_values(":status", text(stored))
             .expression_attribute_values(":now", text(Timestamp::now().to_string()))
+    }
+
+    pub(super) fn built(update: UpdateBuilder) -> Result<TransactWriteItem, StoreError> {
+        let update = update
             .build()
             .map_err(|error| StoreError::Unusable(Box::new(error)))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
+}
 
-    /// Removes a table that nobody will use; one that stays costs storage only.
-    async fn drop_table(&self, table: &str) {
-        if let Err(error) = self.client.delete_table().table_name(table).send().await {
-            tracing::warn!(table, error = %store_error(error), "a table that was not needed stays");
-        }
+/// How a pace is kept with its generation: no limit is no attribute.
+pub(super) fn pace_attributes(pace: Pace) -> Item {
+    let mut item = Item::from([("suspended".to_owned(), AttributeValue::Bool(pace.suspended))]);
+    if let Some(most) = pace.max_events_per_second {
+        item.insert("max_events_per_second".to_owned(), number(most.get()));
     }
+    item
 }
 
 fn read_generation(item: &Item) -> Result<Generation, StoreError> {
     let status = get_text(item, "status")?;
+    let owner = get_text(item, "owner").ok();
     Ok(Generation {
         id: GenerationId::new(get_number(item, "id")?),
         projection: get_text(item, "projection")?.to_owned(),
         version: get_number(item, "version")?,
-        status: GenerationStatus::parse(status).unwrap_or(GenerationStatus::Retired),
+        status: GenerationStatus::from_stored(status),
         place: get_text(item, "place")?.to_owned(),
         created_at: get_time(item, "created_at")?,
+        owner: owner.map(Owner::new).transpose()?,
     })
 }
 

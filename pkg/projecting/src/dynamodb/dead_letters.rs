@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 
+use millrace_es::StreamId;
 use millrace_kernel::{EntityId, Timestamp};
 
 use super::{
@@ -12,8 +13,9 @@ use super::{
 use crate::{
     dead_letters::{LetterFilter, MAX_REQUESTS_PER_CALL, Requested, Subject},
     error::StoreError,
-    generation::GenerationId,
-    letters::{Action, DeadLetter, RequestId},
+    generation::{GenerationId, GenerationStatus, Lane},
+    letters::{Action, DeadLetter, LetterStatus, RequestId},
+    stores::Item,
 };
 
 impl DynamoStore {
@@ -25,7 +27,7 @@ impl DynamoStore {
     ) -> Result<Vec<DeadLetter>, StoreError> {
         let mut found = Vec::new();
         let mut generations = self.generations(projection).await?;
-        generations.retain(|one| one.status.is_worked_on());
+        generations.retain(|one| one.status != GenerationStatus::Retired);
         generations.sort_by_key(|one| one.id);
         for generation in generations {
             let items = query(
@@ -48,6 +50,43 @@ impl DynamoStore {
         Ok(found)
     }
 
+    /// A request for the letters of a stream.
+    pub(super) fn open_request(&self, subject: &Subject, action: Action, id: &str) -> Item {
+        let mut item = keys::open_request(subject.generation, id);
+        item.extend([
+            ("context".to_owned(), text(subject.lane.context.as_str())),
+            ("partition".to_owned(), number(subject.lane.partition)),
+            ("stream".to_owned(), text(subject.stream.as_str())),
+            ("action".to_owned(), text(action.as_str())),
+            (
+                "requested_at".to_owned(),
+                text(Timestamp::now().to_string()),
+            ),
+        ]);
+        item
+    }
+
+    /// Whether a generation lacks events of a stream, as its dead letters say.
+    pub(crate) async fn lacks_events(
+        &self,
+        generation: GenerationId,
+        lane: &Lane,
+        stream: &StreamId,
+    ) -> Result<bool, StoreError> {
+        let items = query(
+            self.client(),
+            &self.control_table(),
+            &keys::letters(generation),
+            Some(&keys::letter_prefix(lane, stream)),
+        )
+        .await?;
+        let redriven = LetterStatus::Redriven.as_str();
+        Ok(items.iter().any(|item| {
+            get_text(item, "stream").is_ok_and(|text| text == stream.as_str())
+                && get_text(item, "status").is_ok_and(|status| status != redriven)
+        }))
+    }
+
     pub(crate) async fn request(
         &self,
         projection: &str,
@@ -68,17 +107,7 @@ impl DynamoStore {
             }
             // A UUIDv7 rises with time: requests are done in the order they were made.
             let id = RequestId(EntityId::generate().to_string());
-            let mut item = keys::open_request(subject.generation, &id.0);
-            item.extend([
-                ("context".to_owned(), text(subject.lane.context.as_str())),
-                ("partition".to_owned(), number(subject.lane.partition)),
-                ("stream".to_owned(), text(subject.stream.as_str())),
-                ("action".to_owned(), text(action.as_str())),
-                (
-                    "requested_at".to_owned(),
-                    text(Timestamp::now().to_string()),
-                ),
-            ]);
+            let mut item = self.open_request(&subject, action, &id.0);
             item.extend(
                 filter
                     .position

@@ -11,11 +11,11 @@ use aws_sdk_dynamodb::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::{
-    values::{DynamoFailure, failure, number},
+    values::{DynamoFailure, failure, number, store_error},
     view::ItemWrite,
 };
 use crate::{
-    error::unavailable,
+    error::{StoreError, unavailable},
     stores::{Item, POSITION_ATTRIBUTE},
 };
 
@@ -54,7 +54,7 @@ pub(super) enum Transacted {
 
 impl Table {
     /// Reads the items of these keys, consistently.
-    pub(super) async fn load(&self, keys: Vec<Item>) -> Result<Vec<Item>, DynamoFailure> {
+    pub(crate) async fn load(&self, keys: Vec<Item>) -> Result<Vec<Item>, DynamoFailure> {
         let pages: Vec<Vec<Item>> = keys
             .chunks(MAX_BATCH_GET_KEYS)
             .map(<[Item]>::to_vec)
@@ -65,6 +65,26 @@ impl Table {
             .try_collect()
             .await?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads the table page by page, consistently, and where the next page begins.
+    pub(crate) async fn page(
+        &self,
+        from: Option<Item>,
+        items: i32,
+    ) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+        let answer = self
+            .client
+            .scan()
+            .table_name(&self.name)
+            .consistent_read(true)
+            .limit(items)
+            .set_exclusive_start_key(from)
+            .send()
+            .await
+            .map_err(store_error)?;
+        let next = answer.last_evaluated_key.filter(|key| !key.is_empty());
+        Ok((answer.items.unwrap_or_default(), next))
     }
 
     async fn load_page(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, DynamoFailure> {

@@ -5,6 +5,7 @@ use millrace_es::{Position, StreamId};
 
 use crate::{
     generation::{GenerationId, Lane},
+    owner::Owner,
     stores::Item,
 };
 
@@ -96,6 +97,15 @@ pub(super) fn open_request(generation: GenerationId, id: &str) -> Item {
     key(open_requests(generation), id.to_owned())
 }
 
+pub(super) fn done_requests(generation: GenerationId) -> String {
+    format!("done-request#{generation}")
+}
+
 pub(super) fn done_request(generation: GenerationId, id: &str) -> Item {
-    key(format!("done-request#{generation}"), id.to_owned())
+    key(done_requests(generation), id.to_owned())
+}
+
+/// A run over dead letters.
+pub(super) fn letter_run(owner: &Owner) -> Item {
+    key("letter-run".to_owned(), owner.as_str().to_owned())
 }

@@ -4,10 +4,11 @@ use millrace_es::{RecordedEvent, StreamId};
 use millrace_kernel::Timestamp;
 
 use super::{
+    actions::Counted,
     apply::{DynamoGeneration, conflicts},
     control::query,
     items::{Table, Transacted, check_reason, transact},
-    keys,
+    keys, runs,
     values::{DynamoFailure, get_lane, get_number, get_position, get_text, get_time},
     view::ItemWrite,
 };
@@ -15,7 +16,9 @@ use crate::{
     batch::{Batch, Parked, describe},
     error::StoreError,
     generation::{Checkpoint, GenerationId, Lane},
+    letter_runs::{RunPart, RunStatus},
     letters::{Action, DeadLetter, LetterStatus, Reason, RequestId},
+    owner::Owner,
     store::{Request, Settled},
     stores::{BadItem, Item},
 };
@@ -26,7 +29,7 @@ const MAX_REDRIVE_LETTERS: usize = 500;
 /// Requests that an owner takes up at a time.
 const MAX_REQUESTS: usize = 50;
 
-/// Letters that one transaction of a discard ends.
+/// Letters that one transaction of a discard ends; a few more actions go with them.
 const MAX_ENDED_PER_TRANSACTION: usize = 90;
 
 pub(super) async fn parked(
@@ -84,6 +87,13 @@ fn read_request(item: &Item) -> Result<Request, StoreError> {
         action: Action::parse(action)
             .ok_or_else(|| StoreError::Invalid(format!("unknown action {action:?}")))?,
         position: get_position(item, "position").ok(),
+        part: match get_text(item, "run") {
+            Err(_) => None,
+            Ok(owner) => Some(RunPart {
+                owner: Owner::new(owner)?,
+                max_letters: get_number(item, "max_letters").ok(),
+            }),
+        },
     })
 }
 
@@ -163,17 +173,39 @@ pub(super) async fn settle(
     request: &Request,
     checkpoint: &Checkpoint,
 ) -> Result<Settled, DynamoFailure> {
-    let letters = pending(generation, request).await?;
     let mut settled = Settled::default();
+    let mut selector = request.selector();
+    if let Some(part) = &request.part {
+        let run = runs::load(&generation.client, &generation.control.table, &part.owner).await?;
+        match run.filter(|run| run.stored.state.status == RunStatus::Running) {
+            Some(run) => selector = run.stored.run.selector,
+            None => {
+                settled.withdrawn = true;
+                finish(generation, request, checkpoint, &settled).await?;
+                return Ok(settled);
+            }
+        }
+    }
+    let most = request
+        .max_letters()
+        .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    let letters = pending(generation, request).await?;
     let mut left = letters.len();
     match request.action {
         Action::Discard => {
             let chosen: Vec<_> = letters
                 .iter()
-                .filter(|letter| request.position.is_none_or(|only| letter.position == only))
+                .filter(|letter| selector.matches(letter))
+                .take(most)
                 .collect();
             for page in chosen.chunks(MAX_ENDED_PER_TRANSACTION) {
                 let mut actions = vec![generation.control.require_checkpoint(checkpoint)?];
+                let counted = Counted::Discarded;
+                actions.extend(
+                    generation
+                        .control
+                        .count_letters(request, counted, page.len())?,
+                );
                 for letter in page {
                     actions.push(generation.control.end_letter(
                         &request.lane,
@@ -188,8 +220,8 @@ pub(super) async fn settle(
             left -= chosen.len();
         }
         Action::Redrive => {
-            settled.unfinished = letters.len() > MAX_REDRIVE_LETTERS;
-            for letter in letters.into_iter().take(MAX_REDRIVE_LETTERS) {
+            settled.unfinished = letters.len().min(most) > MAX_REDRIVE_LETTERS;
+            for letter in letters.into_iter().take(most.min(MAX_REDRIVE_LETTERS)) {
                 if let Some(error) = redrive_one(generation, request, checkpoint, letter).await? {
                     settled.failed_again = Some(error);
                     settled.unfinished = false;
@@ -201,17 +233,26 @@ pub(super) async fn settle(
         }
     }
     settled.released = left == 0;
-    if settled.unfinished {
-        return Ok(settled);
+    if !settled.unfinished {
+        finish(generation, request, checkpoint, &settled).await?;
     }
+    Ok(settled)
+}
+
+/// Closes a request, and releases its stream if no letter of it is left.
+async fn finish(
+    generation: &DynamoGeneration,
+    request: &Request,
+    checkpoint: &Checkpoint,
+    settled: &Settled,
+) -> Result<(), DynamoFailure> {
     let mut actions = vec![generation.control.require_checkpoint(checkpoint)?];
     if settled.released {
         actions.push(generation.control.release(&request.lane, &request.stream)?);
     }
     let now = Timestamp::now();
-    actions.extend(generation.control.finish(&request.id, &settled, now)?);
-    generation.transact_fenced(actions, &request.lane).await?;
-    Ok(settled)
+    actions.extend(generation.control.finish(&request.id, settled, now)?);
+    generation.transact_fenced(actions, &request.lane).await
 }
 
 /// Folds one letter; why it failed again, if it did.
@@ -230,7 +271,9 @@ async fn redrive_one(
         },
         Err(refused) => refused,
     };
-    let actions = vec![
+    let counted = Counted::Failed;
+    let mut actions = generation.control.count_letters(request, counted, 1)?;
+    actions.extend([
         generation.control.require_checkpoint(checkpoint)?,
         generation.control.fail_letter(
             &request.lane,
@@ -239,7 +282,7 @@ async fn redrive_one(
             (reason.as_str(), &error),
             Timestamp::now(),
         )?,
-    ];
+    ]);
     generation.transact_fenced(actions, &request.lane).await?;
     Ok(Some(error))
 }
@@ -287,15 +330,18 @@ async fn write_one(
     writes: &[ItemWrite],
 ) -> Result<(), DynamoFailure> {
     let table: &Table = &generation.table;
-    let mut actions = vec![
-        generation.control.require_checkpoint(checkpoint)?,
-        generation.control.end_letter(
+    let control = &generation.control;
+    let mut fences = vec![
+        control.require_checkpoint(checkpoint)?,
+        control.end_letter(
             &request.lane,
             &request.stream,
             position,
             LetterStatus::Redriven,
         )?,
     ];
+    fences.extend(control.count_letters(request, Counted::Redriven, 1)?);
+    let mut actions = fences.clone();
     for write in writes {
         actions.push(table.guarded_put(write)?);
     }
@@ -306,7 +352,9 @@ async fn write_one(
     let mut seen = false;
     for (index, reason) in reasons.iter().enumerate() {
         match reason.code() {
-            Some("ConditionalCheckFailed") if index == 0 => {
+            // Also where another process has ended the letter, or the run is over: the next look
+            // says what there is to do.
+            Some("ConditionalCheckFailed") if index < fences.len() => {
                 return Err(generation.fenced(&request.lane));
             }
             // The row has seen the event: an earlier attempt wrote it and its answer was lost.
@@ -317,14 +365,5 @@ async fn write_one(
     if !seen {
         return Err(conflicts());
     }
-    let actions = vec![
-        generation.control.require_checkpoint(checkpoint)?,
-        generation.control.end_letter(
-            &request.lane,
-            &request.stream,
-            position,
-            LetterStatus::Redriven,
-        )?,
-    ];
-    generation.transact_fenced(actions, &request.lane).await
+    generation.transact_fenced(fences, &request.lane).await
 }

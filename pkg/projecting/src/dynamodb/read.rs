@@ -11,7 +11,7 @@ use super::{DynamoStore, control::checkpoints};
 use crate::{
     error::{StoreError, unavailable},
     generation::{Checkpoint, Generation},
-    read::{AtLeast, Backend, ReadError, ReadState},
+    read::{AtLeast, Backend, ReadError, ReadState, Reading},
     stores::{DynamoRows, TOMBSTONE_ATTRIBUTE},
     view::View,
 };
@@ -67,16 +67,17 @@ impl DynamoReadModel {
     pub async fn read(&self, at_least: Option<&AtLeast>) -> Result<DynamoReader, ReadError> {
         let client = self.state.backend.client().clone();
         let Some(at_least) = at_least else {
-            let generation = self.state.generation().await?;
+            let (generation, reading) = self.state.enter().await?;
             return Ok(DynamoReader {
                 client,
                 generation,
                 consistent: false,
+                _reading: reading,
             });
         };
         let state = &self.state;
         state
-            .wait(at_least, |generation| {
+            .wait(at_least, |generation, reading| {
                 let client = client.clone();
                 async move {
                     let found = state.backend.checkpoints(generation.id).await?;
@@ -84,6 +85,7 @@ impl DynamoReadModel {
                         client,
                         generation,
                         consistent: true,
+                        _reading: reading,
                     };
                     Ok((reader, found))
                 }
@@ -115,6 +117,7 @@ pub struct DynamoReader {
     client: Client,
     generation: Generation,
     consistent: bool,
+    _reading: Reading,
 }
 
 impl DynamoReader {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, Chunk, Entry, NewLetter, Parked, Slot, Slots, fold_rows, keys_to_load},
-    generation::Lane,
+    generation::{Checkpoint, Lane},
     stores::{DynamoRows, Item, POSITION_ATTRIBUTE, TOMBSTONE_ATTRIBUTE, TableDefinition},
 };
 
@@ -18,6 +18,13 @@ use crate::{
 #[async_trait]
 pub(crate) trait DynamoView: Send + Sync {
     fn table(&self) -> TableDefinition;
+
+    /// See [`DynamoRows::UNCHANGED`].
+    fn unchanged(&self) -> &'static [&'static str];
+
+    /// Folds the events of a stream, from its first, into items from nothing. None when some of
+    /// them cannot be folded.
+    fn fold_anew(&self, at: &Checkpoint, events: Vec<RecordedEvent>) -> Option<Vec<ItemWrite>>;
 
     /// See [`Chunk::decode`].
     fn decode(
@@ -43,9 +50,9 @@ pub(crate) trait DynamoView: Send + Sync {
 #[derive(Debug, Clone)]
 pub(crate) struct ItemWrite {
     /// The item with its key and its position.
-    pub(super) item: Item,
+    pub(crate) item: Item,
     /// The position of the newest event in it.
-    pub(super) position: Position,
+    pub(crate) position: Position,
 }
 
 pub(crate) struct RowsOf<P>(PhantomData<fn() -> P>);
@@ -86,6 +93,13 @@ impl<P: DynamoRows> RowsOf<P> {
         Ok(rows)
     }
 
+    fn writes(rows: Slots<P>) -> Vec<ItemWrite> {
+        rows.into_iter()
+            .filter(|(_, slot)| slot.dirty)
+            .map(|(key, slot)| Self::write(&key, &slot))
+            .collect()
+    }
+
     fn write(key: &P::Key, slot: &Slot<P::Row>) -> ItemWrite {
         let mut item = P::item_key(key);
         match &slot.row {
@@ -103,7 +117,7 @@ impl<P: DynamoRows> RowsOf<P> {
 }
 
 /// An item's primary key as one text, to find which key a loaded item answers.
-fn key_text(table: &TableDefinition, item: &Item) -> String {
+pub(crate) fn key_text(table: &TableDefinition, item: &Item) -> String {
     let names = [
         Some(table.partition_key.name),
         table.sort_key.map(|key| key.name),
@@ -125,6 +139,25 @@ fn key_text(table: &TableDefinition, item: &Item) -> String {
 impl<P: DynamoRows> DynamoView for RowsOf<P> {
     fn table(&self) -> TableDefinition {
         P::TABLE
+    }
+
+    fn unchanged(&self) -> &'static [&'static str] {
+        P::UNCHANGED
+    }
+
+    fn fold_anew(&self, at: &Checkpoint, events: Vec<RecordedEvent>) -> Option<Vec<ItemWrite>> {
+        let previous = events.first()?.previous;
+        let (chunk, too_new) = Chunk::decode::<P>(at.lane.clone(), at.epoch, previous, events);
+        let (Some(chunk), None) = (chunk, too_new) else {
+            return None;
+        };
+        let mut batch = Batch::default();
+        batch.push(chunk);
+        let entries = batch.entries::<P>(0..batch.len());
+        let nothing_parked = Parked::default();
+        let mut rows = Slots::<P>::new();
+        let letters = fold_rows::<P>(&entries, &nothing_parked, &mut rows, false).ok()?;
+        letters.is_empty().then(|| Self::writes(rows))
     }
 
     fn decode(
@@ -153,11 +186,6 @@ impl<P: DynamoRows> DynamoView for RowsOf<P> {
                 fold_rows::<P>(&entries, parked, &mut rows, true).unwrap_or_default()
             }
         };
-        let writes = rows
-            .into_iter()
-            .filter(|(_, slot)| slot.dirty)
-            .map(|(key, slot)| Self::write(&key, &slot))
-            .collect();
-        Ok((writes, letters))
+        Ok((Self::writes(rows), letters))
     }
 }

@@ -5,7 +5,7 @@ use millrace_es::{DecodeError, Epoch, Position, RecordedEvent, StreamId};
 use sqlx::{Connection, PgConnection, PgPool, Row};
 
 use super::{
-    PgView, letters,
+    PgView, holds, letters,
     store::{as_i16, read_checkpoints},
 };
 use crate::{
@@ -22,6 +22,8 @@ pub(crate) struct PgGeneration {
     pub(super) id: GenerationId,
     pub(super) pool: PgPool,
     pub(super) view: Arc<dyn PgView>,
+    /// Whether the checkpoints count the events: only while a rebuild loads.
+    pub(super) counts: bool,
 }
 
 /// Why an attempt at a batch did not commit.
@@ -38,10 +40,6 @@ impl From<sqlx::Error> for Attempt {
 }
 
 impl PgGeneration {
-    pub(super) const fn new(id: GenerationId, pool: PgPool, view: Arc<dyn PgView>) -> Self {
-        Self { id, pool, view }
-    }
-
     /// One transaction: checkpoints by compare-and-set, rows, letters. The checkpoints come first,
     /// because their row locks make a second owner wait and then fail before it has done anything.
     async fn attempt(
@@ -83,17 +81,19 @@ impl PgGeneration {
     ) -> Result<(), StoreError> {
         let rows = sqlx::query(
             "WITH wanted AS (
-                 SELECT * FROM UNNEST($2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[])
-                     AS t (context, partition, epoch, before, after)
+                 SELECT * FROM UNNEST($2::text[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+                     AS t (context, partition, epoch, before, after, events)
              ), locked AS (
                  SELECT c.context, c.partition FROM projections.checkpoints c
                  JOIN wanted w USING (context, partition)
                  WHERE c.generation = $1 ORDER BY c.context, c.partition FOR UPDATE OF c
              )
-             UPDATE projections.checkpoints c SET position = w.after, updated_at = now()
+             UPDATE projections.checkpoints c
+             SET position = w.after, events = c.events + w.events, updated_at = now()
              FROM wanted w JOIN locked l USING (context, partition)
              WHERE c.generation = $1 AND c.context = w.context AND c.partition = w.partition
                AND c.position = w.before AND c.epoch = w.epoch
+               AND (c.hold_at IS NULL OR w.after <= c.hold_at OR c.hold_until <= now())
              RETURNING c.context, c.partition",
         )
         .bind(self.id.get())
@@ -102,7 +102,8 @@ impl PgGeneration {
         .bind(moves.iter().map(|one| one.epoch.as_i64()).collect::<Vec<_>>())
         .bind(moves.iter().map(|one| one.from.as_i64()).collect::<Vec<_>>())
         .bind(moves.iter().map(|one| one.to.as_i64()).collect::<Vec<_>>())
-        .fetch_all(conn)
+        .bind(moves.iter().map(|one| self.counted(one)).collect::<Vec<_>>())
+        .fetch_all(&mut *conn)
         .await?;
         if rows.len() == moves.len() {
             return Ok(());
@@ -112,18 +113,34 @@ impl PgGeneration {
             let context: String = row.try_get(0)?;
             moved.insert((context, row.try_get::<i16, _>(1)?));
         }
-        let stuck = moves.iter().find(|one| {
+        let stuck = moves.iter().filter(|one| {
             !moved.contains(&(
                 one.lane.context.as_str().to_owned(),
                 as_i16(one.lane.partition),
             ))
         });
-        stuck.map_or(Ok(()), |one| {
-            Err(StoreError::Fenced {
-                generation: self.id,
-                lane: one.lane.clone(),
-            })
+        let mut held = Vec::new();
+        let holds = holds::read(conn, self.id).await?;
+        for one in stuck {
+            match holds.iter().find(|hold| hold.stops(one)) {
+                Some(hold) => held.push((one.lane.clone(), hold.at)),
+                None => {
+                    return Err(StoreError::Fenced {
+                        generation: self.id,
+                        lane: one.lane.clone(),
+                    });
+                }
+            }
+        }
+        Err(StoreError::Held {
+            generation: self.id,
+            holds: held,
         })
+    }
+
+    fn counted(&self, one: &Move) -> i64 {
+        let events = i64::try_from(one.events).unwrap_or(i64::MAX);
+        if self.counts { events } else { 0 }
     }
 
     /// Writes the batch in halves, under savepoints, until the events whose rows are refused for
@@ -232,6 +249,15 @@ impl GenerationStore for PgGeneration {
         let settled = letters::settle(&mut tx, self, request, checkpoint).await?;
         tx.commit().await?;
         Ok(settled)
+    }
+
+    async fn holds(&self) -> Result<Vec<(Lane, Position)>, StoreError> {
+        let mut conn = self.pool.acquire().await?;
+        let found = holds::read(&mut conn, self.id).await?;
+        Ok(found
+            .into_iter()
+            .map(|hold| (hold.checkpoint.lane, hold.at))
+            .collect())
     }
 
     async fn pending_letters(&self) -> Result<u64, StoreError> {

@@ -11,10 +11,11 @@ use crate::{
     dead_letters::{LetterFilter, MAX_REQUESTS_PER_CALL, Requested, Subject},
     error::StoreError,
     generation::GenerationId,
+    letter_runs::{LetterSelector, PositionRange},
     letters::{Action, DeadLetter, LetterStatus, Reason, RequestId},
 };
 
-fn bounded(count: usize) -> i64 {
+pub(super) fn bounded(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -29,24 +30,40 @@ fn narrow(query: &mut QueryBuilder<Postgres>, projection: &str, filter: &LetterF
             .push(" AND l.context = ")
             .push_bind(context.as_str().to_owned());
     }
-    if let Some(stream) = &filter.stream {
+    narrow_to(query, &filter.selector());
+}
+
+/// Narrows a query on `dead_letters l` to what a selector names.
+pub(super) fn narrow_to(query: &mut QueryBuilder<Postgres>, selector: &LetterSelector) {
+    if !selector.keys.is_empty() {
+        let keys = selector.keys.iter().map(|key| key.as_str().to_owned());
         query
-            .push(" AND l.stream = ")
-            .push_bind(stream.as_str().to_owned());
+            .push(" AND l.stream = ANY(")
+            .push_bind(keys.collect::<Vec<_>>())
+            .push(")");
     }
-    if let Some(position) = filter.position {
+    if !selector.positions.is_empty() {
+        let ends = |end: fn(&PositionRange) -> Position| {
+            let ranges = selector.positions.iter();
+            ranges.map(|range| end(range).as_i64()).collect::<Vec<_>>()
+        };
         query
-            .push(" AND l.position = ")
-            .push_bind(position.as_i64());
+            .push(" AND EXISTS (SELECT 1 FROM UNNEST(")
+            .push_bind(ends(|range| range.from))
+            .push(", ")
+            .push_bind(ends(|range| range.to))
+            .push(") AS r (low, high) WHERE l.position BETWEEN r.low AND r.high)");
     }
-    if let Some(reason) = filter.reason {
+    if let Some(reason) = selector.reason {
         query.push(" AND l.reason = ").push_bind(reason.as_str());
     }
-    if let Some(from) = filter.from {
-        query.push(" AND l.first_failure >= ").push_bind(from.get());
+    if let Some(since) = selector.since {
+        query
+            .push(" AND l.first_failure >= ")
+            .push_bind(since.get());
     }
-    if let Some(to) = filter.to {
-        query.push(" AND l.first_failure < ").push_bind(to.get());
+    if let Some(until) = selector.until {
+        query.push(" AND l.first_failure < ").push_bind(until.get());
     }
 }
 
@@ -125,7 +142,7 @@ impl PgStore {
     }
 }
 
-fn read_subject(row: &PgRow) -> Result<Subject, StoreError> {
+pub(super) fn read_subject(row: &PgRow) -> Result<Subject, StoreError> {
     Ok(Subject {
         generation: GenerationId::new(row.try_get("generation")?),
         lane: read_lane(row)?,

@@ -1,17 +1,21 @@
 use std::collections::HashSet;
 
 use millrace_es::{Position, RecordedEvent, StreamId};
-use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+use sqlx::{Connection, PgConnection, QueryBuilder, Row, postgres::PgRow};
 
 use super::{
     PgGeneration,
+    dead_letters::narrow_to,
+    runs,
     store::{as_i16, read_lane},
 };
 use crate::{
     batch::{Batch, NewLetter, Parked, describe},
     error::{PgClass, StoreError, classify},
     generation::{Checkpoint, GenerationId, Lane},
+    letter_runs::{LetterSelector, RunPart, RunStatus},
     letters::{Action, LetterStatus, Reason, RequestId},
+    owner::Owner,
     store::{Request, Settled},
 };
 
@@ -114,7 +118,7 @@ pub(super) async fn requests(
     lanes: &[Lane],
 ) -> Result<Vec<Request>, StoreError> {
     let rows = sqlx::query(
-        "SELECT r.id, r.context, r.partition, r.stream, r.action, r.position
+        "SELECT r.id, r.context, r.partition, r.stream, r.action, r.position, r.run, r.max_letters
          FROM projections.dead_letter_requests r
          JOIN UNNEST($2::text[], $3::smallint[]) AS l (context, partition) USING (context, partition)
          WHERE r.generation = $1 AND r.finished_at IS NULL ORDER BY r.id LIMIT $4",
@@ -130,6 +134,14 @@ pub(super) async fn requests(
 
 fn read_request(row: &PgRow) -> Result<Request, StoreError> {
     let action: String = row.try_get("action")?;
+    let owner: Option<String> = row.try_get("run")?;
+    let max_letters: Option<i64> = row.try_get("max_letters")?;
+    let part = owner.map(|owner| {
+        Ok::<_, StoreError>(RunPart {
+            owner: Owner::new(&owner)?,
+            max_letters: max_letters.map(|max| u64::try_from(max).unwrap_or(0)),
+        })
+    });
     Ok(Request {
         id: RequestId(row.try_get::<i64, _>("id")?.to_string()),
         lane: read_lane(row)?,
@@ -139,6 +151,7 @@ fn read_request(row: &PgRow) -> Result<Request, StoreError> {
         position: row
             .try_get::<Option<i64>, _>("position")?
             .map(Position::from_i64),
+        part: part.transpose()?,
     })
 }
 
@@ -150,8 +163,26 @@ pub(super) async fn settle(
     checkpoint: &Checkpoint,
 ) -> Result<Settled, StoreError> {
     let mut settled = Settled::default();
+    let mut selector = request.selector();
+    if let Some(part) = &request.part {
+        // The checkpoint's lock keeps two that do the same request apart.
+        if !is_open(conn, request).await? {
+            return Ok(settled);
+        }
+        let run = runs::load(conn, &part.owner, false).await?;
+        match run.filter(|run| run.state.status == RunStatus::Running) {
+            Some(run) => selector = run.run.selector,
+            None => {
+                settled.withdrawn = true;
+                finish(conn, request, &settled).await?;
+                return Ok(settled);
+            }
+        }
+    }
     match request.action {
-        Action::Discard => settled.discarded = discard(conn, generation.id, request).await?,
+        Action::Discard => {
+            settled.discarded = discard(conn, generation.id, request, &selector).await?;
+        }
         Action::Redrive => redrive(conn, generation, request, checkpoint, &mut settled).await?,
     }
     let row = sqlx::query(
@@ -177,35 +208,74 @@ pub(super) async fn settle(
         .execute(&mut *conn)
         .await?;
     }
+    // The run's row before the request's: a cancel takes them in this order too.
+    if let Some(part) = &request.part {
+        runs::add(conn, part, request, &settled).await?;
+    }
     if !settled.unfinished {
-        sqlx::query(
-            "UPDATE projections.dead_letter_requests SET finished_at = now(), outcome = $2 WHERE id = $1",
-        )
-        .bind(request.id.0.parse::<i64>().unwrap_or(0))
-        .bind(settled.describe())
-        .execute(conn)
-        .await?;
+        finish(conn, request, &settled).await?;
     }
     Ok(settled)
 }
 
+async fn is_open(conn: &mut PgConnection, request: &Request) -> Result<bool, StoreError> {
+    let found = sqlx::query(
+        "SELECT 1 FROM projections.dead_letter_requests WHERE id = $1 AND finished_at IS NULL",
+    )
+    .bind(request.id.0.parse::<i64>().unwrap_or(0))
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
+async fn finish(
+    conn: &mut PgConnection,
+    request: &Request,
+    settled: &Settled,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE projections.dead_letter_requests SET finished_at = now(), outcome = $2 WHERE id = $1",
+    )
+    .bind(request.id.0.parse::<i64>().unwrap_or(0))
+    .bind(settled.describe())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives up the letters of a stream that a selector names, oldest first.
 async fn discard(
     conn: &mut PgConnection,
     generation: GenerationId,
     request: &Request,
+    selector: &LetterSelector,
 ) -> Result<u64, StoreError> {
-    let done = sqlx::query(
-        "UPDATE projections.dead_letters SET status = 'discarded'
-         WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'
-           AND ($4::bigint IS NULL OR position = $4)",
-    )
-    .bind(generation.get())
-    .bind(request.lane.context.as_str())
-    .bind(request.stream.as_str())
-    .bind(request.position.map(Position::as_i64))
-    .execute(conn)
-    .await?;
+    let mut query = QueryBuilder::new(
+        "UPDATE projections.dead_letters SET status = 'discarded' WHERE generation = ",
+    );
+    query.push_bind(generation.get());
+    query.push(" AND context = ");
+    query.push_bind(request.lane.context.as_str());
+    query.push(
+        " AND position IN (SELECT l.position FROM projections.dead_letters l WHERE l.generation = ",
+    );
+    query.push_bind(generation.get());
+    query.push(" AND l.context = ");
+    query.push_bind(request.lane.context.as_str());
+    query.push(" AND l.stream = ");
+    query.push_bind(request.stream.as_str());
+    query.push(" AND l.status = ");
+    query.push_bind(LetterStatus::Pending.as_str());
+    narrow_to(&mut query, selector);
+    query.push(" ORDER BY l.position LIMIT ");
+    query.push_bind(request.max_letters().map(as_i64));
+    query.push(")");
+    let done = query.build().execute(conn).await?;
     Ok(done.rows_affected())
+}
+
+fn as_i64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Folds a stream's letters again one by one, oldest first, until one fails again.
@@ -216,6 +286,7 @@ async fn redrive(
     checkpoint: &Checkpoint,
     settled: &mut Settled,
 ) -> Result<(), StoreError> {
+    let most = request.max_letters().map_or(MAX_REDRIVE_LETTERS, as_i64);
     let rows = sqlx::query(
         "SELECT event FROM projections.dead_letters
          WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'
@@ -224,10 +295,14 @@ async fn redrive(
     .bind(generation.id.get())
     .bind(request.lane.context.as_str())
     .bind(request.stream.as_str())
-    .bind(MAX_REDRIVE_LETTERS)
+    .bind(most.min(MAX_REDRIVE_LETTERS))
     .fetch_all(&mut *conn)
     .await?;
-    settled.unfinished = i64::try_from(rows.len()).unwrap_or(0) == MAX_REDRIVE_LETTERS;
+    let taken = i64::try_from(rows.len()).unwrap_or(0);
+    settled.unfinished = taken == MAX_REDRIVE_LETTERS
+        && request
+            .max_letters()
+            .is_none_or(|_| most > MAX_REDRIVE_LETTERS);
     for row in rows {
         let text: String = row.try_get(0)?;
         let event: RecordedEvent =

@@ -3,13 +3,18 @@
 mod apply;
 mod columns;
 mod dead_letters;
+pub(crate) mod holds;
 mod letters;
 mod read;
+mod rebuild;
+mod runs;
 mod store;
+mod switch;
 mod view;
 
 pub(crate) use apply::PgGeneration;
 pub use columns::{bad_column, containing};
 pub use read::{PgReadModel, PgReadOptions, PgReader};
 pub use store::PgStore;
+pub(crate) use store::{lock_checkpoints, read_checkpoints};
 pub(crate) use view::{PgView, RowsOf, TallyOf};

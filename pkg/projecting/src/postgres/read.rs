@@ -21,7 +21,7 @@ use super::store::{generation_options, list_generations, read_checkpoints};
 use crate::{
     error::StoreError,
     generation::{Checkpoint, Generation, GenerationId},
-    read::{AtLeast, Backend, ReadError, ReadState},
+    read::{AtLeast, Backend, ReadError, ReadState, Reading},
     view::View,
 };
 
@@ -159,18 +159,29 @@ impl PgReadModel {
     pub async fn read(&self, at_least: Option<&AtLeast>) -> Result<PgReader, ReadError> {
         let backend = &self.state.backend;
         let Some(at_least) = at_least else {
-            let generation = self.state.generation().await?;
+            let (generation, reading) = self.state.enter().await?;
             let conn = backend.pool(&generation).acquire().await?;
-            return Ok(PgReader { conn, generation });
+            return Ok(PgReader {
+                conn,
+                generation,
+                _reading: reading,
+            });
         };
         self.state
-            .wait(at_least, |generation| async move {
+            .wait(at_least, |generation, reading| async move {
                 let mut left = self.most_lost();
                 loop {
                     let mut conn = backend.pool(&generation).acquire().await?;
                     match read_checkpoints(&mut conn, generation.id).await {
                         Err(error) if left > 0 && is_lost(&error) => drop(conn.detach()),
-                        found => return Ok((PgReader { conn, generation }, found?)),
+                        found => {
+                            let reader = PgReader {
+                                conn,
+                                generation,
+                                _reading: reading,
+                            };
+                            return Ok((reader, found?));
+                        }
                     }
                     left -= 1;
                 }
@@ -255,6 +266,7 @@ fn is_lost(error: &sqlx::Error) -> bool {
 pub struct PgReader {
     conn: PoolConnection<Postgres>,
     generation: Generation,
+    _reading: Reading,
 }
 
 impl PgReader {

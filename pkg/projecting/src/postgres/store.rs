@@ -8,21 +8,45 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use time::OffsetDateTime;
-use tokio::time::Instant;
 
 use super::{PgGeneration, PgView};
 use crate::{
     error::StoreError,
     folder::Folder,
     generation::{
-        Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane, of_one_life,
-        of_this_life, require_reached,
+        Checkpoint, ContextHead, Generation, GenerationId, GenerationStatus, Lane, of_this_life,
     },
+    owner::Owner,
+    rebuild::Pace,
     view::View,
 };
 
 /// The schema of the control tables.
-const CONTROL_SCHEMA: &str = "projections";
+pub(super) const CONTROL_SCHEMA: &str = "projections";
+
+/// The control tables' migrations, in order.
+const MIGRATIONS: [(&str, &str); 5] = [
+    (
+        "generations",
+        include_str!("../../../../migrations/projections/0001_generations.sql"),
+    ),
+    (
+        "rebuilds",
+        include_str!("../../../../migrations/projections/0002_rebuilds.sql"),
+    ),
+    (
+        "holds",
+        include_str!("../../../../migrations/projections/0003_holds.sql"),
+    ),
+    (
+        "letter runs",
+        include_str!("../../../../migrations/projections/0004_letter_runs.sql"),
+    ),
+    (
+        "replays",
+        include_str!("../../../../migrations/projections/0005_replays.sql"),
+    ),
+];
 
 /// Connections for control work: making generations, listing letters.
 const MAX_CONTROL_CONNECTIONS: u32 = 3;
@@ -35,7 +59,7 @@ const ACQUIRE_TIMEOUT_MS: u64 = 5_000;
 const IDLE_IN_TRANSACTION_MS: u32 = 5_000;
 
 /// How long a statement waits for a lock before the batch is tried again, in milliseconds.
-const LOCK_TIMEOUT_MS: u32 = 10_000;
+pub(super) const LOCK_TIMEOUT_MS: u32 = 10_000;
 
 /// After this long without an answer from the peer the server gives a connection up, in
 /// milliseconds.
@@ -43,15 +67,6 @@ const TCP_USER_TIMEOUT_MS: u32 = 10_000;
 
 /// Connections per generation: one batch is in flight, another may be redriving letters.
 const MAX_GENERATION_CONNECTIONS: u32 = 2;
-
-/// How far behind a candidate may be, in positions, for a switch to be tried.
-const MAX_SWITCH_LAG: u64 = 10_000;
-
-/// The longest that a switch holds the live generation still, in milliseconds.
-const MAX_SWITCH_MS: u64 = 3_000;
-
-/// How often it looks meanwhile whether the candidate is there, in milliseconds.
-const SWITCH_POLL_MS: u64 = 20;
 
 /// The longest projection name: it becomes part of a schema's name.
 const MAX_NAME_BYTES: usize = 40;
@@ -85,15 +100,16 @@ impl PgStore {
     /// # Errors
     /// When the database cannot be reached or refuses.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let text = include_str!("../../../../migrations/projections/0001_generations.sql");
-        let migration = Migration::new(
-            1,
-            "generations".into(),
-            MigrationType::Simple,
-            sqlx::SqlSafeStr::into_sql_str(text),
-            false,
-        );
-        let mut migrator = Migrator::with_migrations(vec![migration]);
+        let migrations = MIGRATIONS.iter().zip(1..).map(|((name, text), version)| {
+            Migration::new(
+                version,
+                (*name).into(),
+                MigrationType::Simple,
+                sqlx::SqlSafeStr::into_sql_str(*text),
+                false,
+            )
+        });
+        let mut migrator = Migrator::with_migrations(migrations.collect());
         migrator.create_schema(CONTROL_SCHEMA);
         migrator.dangerous_set_table_name(format!("{CONTROL_SCHEMA}._migrations"));
         // A newer release may have migrated further: what it added does not disturb this one.
@@ -110,6 +126,16 @@ impl PgStore {
             sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
             other => StoreError::Unusable(Box::new(other)),
         })
+    }
+
+    /// A connection of one's own to the read database, with options of the session.
+    pub(crate) async fn connect(
+        &self,
+        session: &[(&str, String)],
+    ) -> Result<PgConnection, StoreError> {
+        let options = self.options.clone();
+        let options = options.options(session.iter().map(|(name, value)| (*name, value)));
+        Ok(PgConnection::connect_with(&options).await?)
     }
 
     /// The pool of the control tables, for the letters' API.
@@ -132,37 +158,27 @@ impl PgStore {
         check_name(view.name())?;
         let tables = view.postgres()?;
         let mut tx = self.control.begin().await?;
-        sqlx::query(
-            "SELECT pg_advisory_xact_lock(hashtextextended('millrace.generation.' || $1, 0))",
-        )
-        .bind(view.name())
-        .execute(&mut *tx)
-        .await?;
+        lock_generations(&mut tx, view.name()).await?;
         let known = list_generations(&mut tx, view.name()).await?;
-        let mut stale = Vec::new();
+        let mut own = Vec::new();
         for generation in known
             .iter()
-            .filter(|one| one.version == view.version())
-            .filter(|one| {
-                matches!(
-                    one.status,
-                    GenerationStatus::Active | GenerationStatus::Candidate
-                )
-            })
+            .filter(|one| one.version == view.version() && one.is_own())
         {
             let checkpoints = read_checkpoints(&mut tx, generation.id).await?;
-            if of_this_life(&checkpoints, heads) {
-                return Ok(generation.clone());
-            }
-            if generation.status == GenerationStatus::Candidate {
-                stale.push(generation.id.get());
-            }
+            own.push((generation.clone(), of_this_life(&checkpoints, heads)));
         }
-        // A candidate of an older life will never be switched to.
-        sqlx::query("UPDATE generations SET status = 'retired' WHERE id = ANY($1)")
-            .bind(&stale)
-            .execute(&mut *tx)
-            .await?;
+        let (kept, stale) = Generation::to_go_on_with(&own);
+        if !stale.is_empty() {
+            sqlx::query("UPDATE generations SET status = 'retired' WHERE id = ANY($1)")
+                .bind(stale.iter().map(|one| one.id.get()).collect::<Vec<_>>())
+                .execute(&mut *tx)
+                .await?;
+        }
+        if let Some(kept) = kept {
+            tx.commit().await?;
+            return Ok(kept.clone());
+        }
         let answers = known
             .iter()
             .any(|one| one.status == GenerationStatus::Active && one.version <= view.version());
@@ -171,7 +187,11 @@ impl PgStore {
         } else {
             GenerationStatus::Active
         };
-        let generation = create(&mut tx, view, &**tables, heads, status).await?;
+        let made = NewGeneration {
+            status,
+            rebuild: None,
+        };
+        let generation = create(&mut tx, view, &**tables, heads, made).await?;
         tx.commit().await?;
         tracing::info!(projection = view.name(), generation = %generation.id, status = status.as_str(), "made a generation");
         Ok(generation)
@@ -198,51 +218,6 @@ impl PgStore {
         Ok(read_checkpoints(&mut conn, generation).await?)
     }
 
-    /// Makes a candidate answer queries, in one transaction that holds the checkpoints of the live
-    /// generation still (the candidate's only go forward). It has to be at or beyond the generation
-    /// it replaces in every lane, so that no reader goes back; where the log began a new life
-    /// since, at or beyond `heads`.
-    ///
-    /// # Errors
-    /// [`StoreError::Behind`] when it is not far enough; else see [`StoreError`].
-    pub async fn switch(
-        &self,
-        candidate: &Generation,
-        heads: &[ContextHead],
-    ) -> Result<(), StoreError> {
-        let mut tx = self.control.begin().await?;
-        let known = list_generations(&mut tx, &candidate.projection).await?;
-        let live = known
-            .iter()
-            .filter(|one| {
-                one.status == GenerationStatus::Active && one.version <= candidate.version
-            })
-            .max_by_key(|one| one.version);
-        let mut same_life = true;
-        if let Some(live) = live {
-            let theirs = read_checkpoints(&mut tx, live.id).await?;
-            let own = read_checkpoints(&mut tx, candidate.id).await?;
-            same_life = of_one_life(&own, &theirs);
-            if same_life {
-                require_near(candidate.id, &own, &theirs)?;
-                overtake(&mut tx, live.id, candidate.id).await?;
-            }
-        }
-        if !same_life {
-            let own = read_checkpoints(&mut tx, candidate.id).await?;
-            let needed = heads.iter().flat_map(ContextHead::lanes);
-            require_reached(candidate.id, &own, needed)?;
-        }
-        let left = if same_life { "retained" } else { "retired" };
-        if let Some(live) = live.filter(|one| one.version == candidate.version) {
-            set_status(&mut tx, live.id, left).await?;
-        }
-        set_status(&mut tx, candidate.id, "active").await?;
-        tx.commit().await?;
-        tracing::info!(projection = candidate.projection, generation = %candidate.id, "switched to a generation");
-        Ok(())
-    }
-
     /// Opens a generation to fold into by hand.
     ///
     /// # Errors
@@ -258,6 +233,17 @@ impl PgStore {
         generation: &Generation,
         view: Arc<dyn PgView>,
     ) -> PgGeneration {
+        let pool = self.generation_pool(generation, MAX_GENERATION_CONNECTIONS);
+        PgGeneration {
+            id: generation.id,
+            pool,
+            view,
+            counts: false,
+        }
+    }
+
+    /// Connections that fold into one generation.
+    pub(super) fn generation_pool(&self, generation: &Generation, connections: u32) -> PgPool {
         // The log repairs what an asynchronous commit loses in a crash: rows and checkpoint are
         // lost together, and every lane begins again at the stored checkpoint, since its
         // connection died with the server. So a batch need not wait for the disk.
@@ -270,11 +256,10 @@ impl PgStore {
             ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
             ("tcp_user_timeout", TCP_USER_TIMEOUT_MS.to_string()),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_GENERATION_CONNECTIONS)
+        PgPoolOptions::new()
+            .max_connections(connections)
             .acquire_timeout(Duration::from_millis(ACQUIRE_TIMEOUT_MS))
-            .connect_lazy_with(options);
-        PgGeneration::new(generation.id, pool, view)
+            .connect_lazy_with(options)
     }
 }
 
@@ -286,7 +271,7 @@ pub(crate) fn generation_options(options: &PgConnectOptions, schema: &str) -> Pg
         .options([("search_path", format!("{schema},public"))])
 }
 
-fn check_name(name: &str) -> Result<(), StoreError> {
+pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
     let ok = name.len() <= MAX_NAME_BYTES
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
@@ -300,69 +285,68 @@ fn check_name(name: &str) -> Result<(), StoreError> {
     )))
 }
 
-async fn create(
+/// Makes whoever changes a projection's generations wait for each other, until the transaction
+/// ends.
+pub(super) async fn lock_generations(
+    conn: &mut PgConnection,
+    projection: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('millrace.generation.' || $1, 0))")
+        .bind(projection)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// What a generation is made for.
+pub(super) struct NewGeneration<'a> {
+    pub(super) status: GenerationStatus,
+    /// Whose rebuild it is, and at which pace it is loaded.
+    pub(super) rebuild: Option<(&'a Owner, Pace)>,
+}
+
+pub(super) async fn create(
     conn: &mut PgConnection,
     view: &View,
     tables: &dyn PgView,
     heads: &[ContextHead],
-    status: GenerationStatus,
+    new: NewGeneration<'_>,
 ) -> Result<Generation, StoreError> {
+    let (owner, pace) = new.rebuild.unzip();
+    let pace = pace.unwrap_or_default();
     // The schema's name carries the id, which is known only after the insert.
     let row = sqlx::query(
-        "INSERT INTO generations (projection, version, status, schema_name)
-         VALUES ($1, $2, $3, gen_random_uuid()::text) RETURNING id",
+        "INSERT INTO generations
+             (projection, version, status, schema_name, owner, max_events_per_second, suspended)
+         VALUES ($1, $2, $3, gen_random_uuid()::text, $4, $5, $6) RETURNING id",
     )
     .bind(view.name())
     .bind(i32::try_from(view.version()).unwrap_or(i32::MAX))
-    .bind(status.as_str())
+    .bind(new.status.stored(owner.is_some()))
+    .bind(owner.map(Owner::as_str))
+    .bind(pace.max_events_per_second.map(|most| i64::from(most.get())))
+    .bind(pace.suspended)
     .fetch_one(&mut *conn)
     .await?;
     let id: i64 = row.try_get(0)?;
     let schema = format!("{}_g{id}", view.name().replace('-', "_"));
     let row = sqlx::query(
         "UPDATE generations SET schema_name = $2 WHERE id = $1
-         RETURNING id, projection, version, status, schema_name, created_at",
+         RETURNING id, projection, version, status, schema_name, created_at, owner",
     )
     .bind(id)
     .bind(&schema)
     .fetch_one(&mut *conn)
     .await?;
     let generation = read_generation(&row)?;
-    let lanes: Vec<(Lane, Epoch)> = heads
-        .iter()
-        .flat_map(|head| head.lanes().map(|(lane, _)| (lane, head.epoch)))
-        .collect();
-    sqlx::query(
-        "INSERT INTO checkpoints (generation, context, partition, position, epoch)
-         SELECT $1, context, partition, 0, epoch
-         FROM UNNEST($2::text[], $3::smallint[], $4::bigint[]) AS t (context, partition, epoch)",
-    )
-    .bind(id)
-    .bind(
-        lanes
-            .iter()
-            .map(|(lane, _)| lane.context.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        lanes
-            .iter()
-            .map(|(lane, _)| as_i16(lane.partition))
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        lanes
-            .iter()
-            .map(|(_, epoch)| epoch.as_i64())
-            .collect::<Vec<_>>(),
-    )
-    .execute(&mut *conn)
-    .await?;
+    let is_loaded = new.status == GenerationStatus::Loading;
+    insert_checkpoints(conn, generation.id, heads, is_loaded).await?;
+    // What is loaded gets its indexes afterwards, which costs a fraction.
+    let indexes = if is_loaded { "" } else { tables.indexes() };
     // The schema's name is made of a checked name and a number.
     let ddl = format!(
-        "CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}, public; {}; {}; SET LOCAL search_path = {CONTROL_SCHEMA};",
+        "CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}, public; {}; {indexes}; SET LOCAL search_path = {CONTROL_SCHEMA};",
         tables.tables(),
-        tables.indexes(),
     );
     sqlx::raw_sql(AssertSqlSafe(ddl))
         .execute(&mut *conn)
@@ -370,13 +354,56 @@ async fn create(
     Ok(generation)
 }
 
+/// The lanes of a generation at their beginning; with targets at the heads if it is to be loaded.
+async fn insert_checkpoints(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    heads: &[ContextHead],
+    is_loaded: bool,
+) -> Result<(), StoreError> {
+    let lanes: Vec<(Lane, Position, Epoch)> = heads
+        .iter()
+        .flat_map(|head| head.lanes().map(|(lane, at)| (lane, at, head.epoch)))
+        .collect();
+    let contexts: Vec<&str> = lanes
+        .iter()
+        .map(|(lane, ..)| lane.context.as_str())
+        .collect();
+    let partitions: Vec<i16> = lanes
+        .iter()
+        .map(|(lane, ..)| as_i16(lane.partition))
+        .collect();
+    let targets: Vec<Option<i64>> = lanes
+        .iter()
+        .map(|(_, at, _)| is_loaded.then(|| at.as_i64()))
+        .collect();
+    let epochs: Vec<i64> = lanes.iter().map(|(.., epoch)| epoch.as_i64()).collect();
+    sqlx::query(
+        "INSERT INTO checkpoints (generation, context, partition, position, epoch, target)
+         SELECT $1, context, partition, 0, epoch, target
+         FROM UNNEST($2::text[], $3::smallint[], $4::bigint[], $5::bigint[])
+              AS t (context, partition, epoch, target)",
+    )
+    .bind(generation.get())
+    .bind(contexts)
+    .bind(partitions)
+    .bind(epochs)
+    .bind(targets)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn list_generations(
     conn: &mut PgConnection,
     projection: &str,
 ) -> Result<Vec<Generation>, StoreError> {
+    // The owner is read so that it may be missing: a query role may be of this release before the
+    // projector has migrated the tables.
     let rows = sqlx::query(
-        "SELECT id, projection, version, status, schema_name, created_at
-         FROM generations WHERE projection = $1 ORDER BY id DESC",
+        "SELECT id, projection, version, status, schema_name, created_at,
+                to_jsonb(g) ->> 'owner' AS owner
+         FROM generations g WHERE projection = $1 ORDER BY id DESC",
     )
     .bind(projection)
     .fetch_all(conn)
@@ -386,19 +413,21 @@ pub(super) async fn list_generations(
 
 pub(crate) fn read_generation(row: &PgRow) -> Result<Generation, StoreError> {
     let status: String = row.try_get("status")?;
+    let owner: Option<String> = row.try_get("owner")?;
     Ok(Generation {
         id: GenerationId::new(row.try_get("id")?),
         projection: row.try_get("projection")?,
         version: u32::try_from(row.try_get::<i32, _>("version")?).unwrap_or(0),
-        status: GenerationStatus::parse(&status).unwrap_or(GenerationStatus::Retired),
+        status: GenerationStatus::from_stored(&status),
         place: row.try_get("schema_name")?,
         created_at: Timestamp::new(row.try_get::<OffsetDateTime, _>("created_at")?),
+        owner: owner.as_deref().map(Owner::new).transpose()?,
     })
 }
 
 /// The checkpoints of a generation, by lane. The statement names its schema, because it runs on
 /// connections of every kind.
-pub(super) async fn read_checkpoints(
+pub(crate) async fn read_checkpoints(
     conn: &mut PgConnection,
     generation: GenerationId,
 ) -> Result<Vec<Checkpoint>, sqlx::Error> {
@@ -434,57 +463,17 @@ pub(crate) fn as_i16(partition: Partition) -> i16 {
     i16::try_from(partition.get()).unwrap_or(i16::MAX)
 }
 
-/// Refuses a candidate that has far to go: holding the live generation still for it would take
-/// too long.
-fn require_near(
-    candidate: GenerationId,
-    own: &[Checkpoint],
-    live: &[Checkpoint],
-) -> Result<(), StoreError> {
-    let needed = live.iter().map(|one| {
-        let near = one.position.get().saturating_sub(MAX_SWITCH_LAG);
-        (one.lane.clone(), Position::new(near))
-    });
-    require_reached(candidate, own, needed)
-}
-
-/// Holds the live generation still, by the row locks of its checkpoints, until the candidate is
-/// nowhere behind it. Under load neither ever waits for the other by itself.
-async fn overtake(
+/// Holds a generation still until the transaction ends: no batch of it can commit.
+pub(crate) async fn lock_checkpoints(
     conn: &mut PgConnection,
-    live: GenerationId,
-    candidate: GenerationId,
-) -> Result<(), StoreError> {
+    generation: GenerationId,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "SELECT 1 FROM checkpoints WHERE generation = $1
+        "SELECT 1 FROM projections.checkpoints WHERE generation = $1
          ORDER BY context, partition FOR UPDATE",
     )
-    .bind(live.get())
-    .execute(&mut *conn)
+    .bind(generation.get())
+    .execute(conn)
     .await?;
-    let theirs = read_checkpoints(conn, live).await?;
-    let deadline = Instant::now() + Duration::from_millis(MAX_SWITCH_MS);
-    loop {
-        let own = read_checkpoints(conn, candidate).await?;
-        let needed = theirs.iter().map(|one| (one.lane.clone(), one.position));
-        match require_reached(candidate, &own, needed) {
-            Err(StoreError::Behind { .. }) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(SWITCH_POLL_MS)).await;
-            }
-            done => return done,
-        }
-    }
-}
-
-async fn set_status(
-    conn: &mut PgConnection,
-    id: GenerationId,
-    status: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE generations SET status = $2, switched_at = now() WHERE id = $1")
-        .bind(id.get())
-        .bind(status)
-        .execute(conn)
-        .await?;
     Ok(())
 }

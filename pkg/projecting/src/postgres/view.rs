@@ -10,7 +10,7 @@ use crate::{
     },
     generation::Lane,
     letters::Reason,
-    stores::{PgRows, PgTally},
+    stores::{PgRows, PgTally, UnchangedColumns},
 };
 
 /// A view in PostgreSQL with its types erased.
@@ -18,6 +18,12 @@ use crate::{
 pub(crate) trait PgView: Send + Sync {
     fn tables(&self) -> &'static str;
     fn indexes(&self) -> &'static str;
+
+    /// See [`PgRows::UNCHANGED`].
+    fn unchanged(&self) -> UnchangedColumns;
+
+    /// Whether a row is made from the events of one key, so that a stream can be folded alone.
+    fn is_by_key(&self) -> bool;
 
     /// See [`Chunk::decode`].
     fn decode(
@@ -74,6 +80,14 @@ impl<P: PgRows> PgView for RowsOf<P> {
         P::INDEXES
     }
 
+    fn unchanged(&self) -> UnchangedColumns {
+        P::UNCHANGED
+    }
+
+    fn is_by_key(&self) -> bool {
+        true
+    }
+
     fn decode(
         &self,
         lane: Lane,
@@ -128,6 +142,14 @@ impl<P: PgTally> PgView for TallyOf<P> {
 
     fn indexes(&self) -> &'static str {
         P::INDEXES
+    }
+
+    fn unchanged(&self) -> UnchangedColumns {
+        P::UNCHANGED
+    }
+
+    fn is_by_key(&self) -> bool {
+        false
     }
 
     fn decode(

@@ -4,7 +4,7 @@ mod judge;
 mod state;
 
 pub(crate) use judge::Judgement;
-pub(crate) use state::{Backend, ReadState};
+pub(crate) use state::{Backend, ReadState, Reading};
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use millrace_es::{Context, LogToken, Position};
 use millrace_eventlog::{EventLog, LogHead};
 use millrace_streaming::{ProgressSignals, Signals};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Mutex, OwnedRwLockReadGuard, RwLock as Gate, Semaphore, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::StoreError,
-    generation::{Checkpoint, Generation, GenerationStatus, Lane},
+    generation::{Checkpoint, Generation, Lane, of_one_life, require_reached},
     view::View,
 };
 
@@ -29,6 +29,20 @@ const REFRESH_MS: u64 = 1_000;
 
 /// How often at most signals make the watermark be read anew, in milliseconds.
 const SIGNALLED_REFRESH_MS: u64 = 100;
+
+/// How often it is looked whether a generation that is to answer is as far as the one before, at
+/// most.
+const MAX_TAKEOVER_LOOKS: u32 = 200;
+
+/// The pause between two such looks, in milliseconds.
+const TAKEOVER_POLL_MS: u64 = 20;
+
+/// The longest that readers are held up while one generation takes over from another, in
+/// milliseconds; if it does not come to an end by then, it is tried again.
+const MAX_TAKEOVER_MS: u64 = 40;
+
+/// How often it is looked meanwhile whether the generation is there, in milliseconds.
+const TAKEOVER_STEP_MS: u64 = 3;
 
 /// How long the log may take to say its head before the watermark does without, in milliseconds.
 const HEAD_TIMEOUT_MS: u64 = 1_000;
@@ -40,12 +54,23 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn checkpoints(&self, generation: &Generation) -> Result<Vec<Checkpoint>, StoreError>;
 }
 
+/// Kept by whoever reads, for as long as it does.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    _held: Arc<OwnedRwLockReadGuard<()>>,
+}
+
 /// What every query of one read model shares, whatever the store.
 pub(crate) struct ReadState<B> {
     view: View,
     pub(crate) backend: B,
     logs: Vec<Arc<dyn EventLog>>,
     active: RwLock<Option<Generation>>,
+    /// Held by everybody who reads, and by one that nobody else may hold it beside while another
+    /// generation takes over.
+    gate: Arc<Gate<()>>,
+    /// One looks at a time which generation answers, so that the newest look counts.
+    looking: Mutex<()>,
     watermarks: RwLock<HashMap<Context, LogToken>>,
     /// Positions as the projector signalled them, for the active generation.
     signalled: watch::Sender<HashMap<Lane, Position>>,
@@ -59,6 +84,8 @@ impl<B: Backend> ReadState<B> {
             backend,
             logs,
             active: RwLock::new(None),
+            gate: Arc::new(Gate::new(())),
+            looking: Mutex::new(()),
             watermarks: RwLock::new(HashMap::new()),
             signalled: watch::Sender::new(HashMap::new()),
             waiting: Semaphore::new(MAX_WAITING_READS),
@@ -118,18 +145,15 @@ impl<B: Backend> ReadState<B> {
 
     /// Reads the active generation and the watermark anew.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let turn = self.looking.lock().await;
         let known = self.backend.generations(self.view.name()).await?;
         let version = self.view.version();
-        // Until the first generation of this version answers, the version before does.
-        let active = known
-            .into_iter()
-            .filter(|one| one.status == GenerationStatus::Active && one.version <= version)
-            .max_by_key(|one| one.version);
-        let changed = active.as_ref().map(|one| one.id) != self.cached_generation().map(|g| g.id);
-        if changed {
-            self.signalled.send_modify(HashMap::clear);
-            *self.active.write().unwrap_or_else(PoisonError::into_inner) = active.clone();
+        let active = Generation::answering(&known, version).cloned();
+        let before = self.cached_generation();
+        if active.as_ref().map(|one| one.id) != before.as_ref().map(|one| one.id) {
+            self.take_over(before.as_ref(), active.as_ref()).await?;
         }
+        drop(turn);
         let Some(active) = active else {
             return Ok(());
         };
@@ -146,6 +170,65 @@ impl<B: Backend> ReadState<B> {
             }
         }
         Ok(())
+    }
+
+    /// Makes another generation the one that answers here, in a moment in which nobody reads and
+    /// it is nowhere behind the one before. It was so when it was switched to, but the one before is
+    /// kept current as well, and may be a batch ahead of it when somebody here reads last. Not for
+    /// ever: one that was gone back to by force stays behind.
+    async fn take_over(
+        &self,
+        before: Option<&Generation>,
+        active: Option<&Generation>,
+    ) -> Result<(), StoreError> {
+        if let (Some(before), Some(active)) = (before, active) {
+            for _ in 0..MAX_TAKEOVER_LOOKS {
+                let passed = self.backend.checkpoints(before).await?;
+                tokio::time::sleep(Duration::from_millis(TAKEOVER_POLL_MS)).await;
+                // One that is far behind holds nobody up.
+                if !self.has_reached(active, &passed).await? {
+                    continue;
+                }
+                let limit = Duration::from_millis(MAX_TAKEOVER_MS);
+                let taken = tokio::time::timeout(limit, self.take_over_alone(before, active));
+                if let Ok(done) = taken.await {
+                    return done;
+                }
+            }
+        }
+        self.set_active(active);
+        Ok(())
+    }
+
+    /// Waits until nobody reads, and then until the generation has all that was read.
+    async fn take_over_alone(
+        &self,
+        before: &Generation,
+        active: &Generation,
+    ) -> Result<(), StoreError> {
+        let _alone = self.gate.write().await;
+        let read = self.backend.checkpoints(before).await?;
+        while !self.has_reached(active, &read).await? {
+            tokio::time::sleep(Duration::from_millis(TAKEOVER_STEP_MS)).await;
+        }
+        self.set_active(Some(active));
+        Ok(())
+    }
+
+    async fn has_reached(
+        &self,
+        active: &Generation,
+        theirs: &[Checkpoint],
+    ) -> Result<bool, StoreError> {
+        let own = self.backend.checkpoints(active).await?;
+        let needed = theirs.iter().map(|one| (one.lane.clone(), one.position));
+        let reached = require_reached(active.id, &own, needed).is_ok();
+        Ok(reached || !of_one_life(&own, theirs))
+    }
+
+    fn set_active(&self, active: Option<&Generation>) {
+        self.signalled.send_modify(HashMap::clear);
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = active.cloned();
     }
 
     async fn head(&self, context: &Context) -> Option<LogHead> {
@@ -172,6 +255,18 @@ impl<B: Backend> ReadState<B> {
         })
     }
 
+    /// The generation that answers, and what keeps it the one until it has.
+    pub(crate) async fn enter(&self) -> Result<(Generation, Reading), ReadError> {
+        let held = Arc::clone(&self.gate).read_owned().await;
+        let generation = self.generation().await?;
+        Ok((
+            generation,
+            Reading {
+                _held: Arc::new(held),
+            },
+        ))
+    }
+
     /// A lower bound of what every read sees of a context, without asking the store.
     pub(crate) fn current(&self, context: &Context) -> Option<LogToken> {
         let all = self
@@ -185,7 +280,7 @@ impl<B: Backend> ReadState<B> {
     /// the checkpoints through it, so that the answer comes from what was judged.
     pub(crate) async fn wait<T, F, Fut>(&self, at_least: &AtLeast, look: F) -> Result<T, ReadError>
     where
-        F: Fn(Generation) -> Fut + Send,
+        F: Fn(Generation, Reading) -> Fut + Send,
         Fut: Future<Output = Result<(T, Vec<Checkpoint>), ReadError>> + Send,
         T: Send,
     {
@@ -204,7 +299,8 @@ impl<B: Backend> ReadState<B> {
         let mut head: Option<LogHead> = None;
         let mut pause = Duration::from_millis(REPLICA_POLL_MS);
         loop {
-            let (found, checkpoints) = look(self.generation().await?).await?;
+            let (generation, reading) = self.enter().await?;
+            let (found, checkpoints) = look(generation, reading).await?;
             let mut judged = judge(token, &checkpoints, head.as_ref());
             if matches!(judged, Judgement::NeedsHead { .. }) {
                 head = self.head(&token.context).await;

@@ -7,8 +7,8 @@ use millrace_streaming::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::pace::Backoff;
 use crate::{
+    backoff::Backoff,
     batch::Chunk,
     chain::{Broken, Chain, Taken},
     error::StoreError,
@@ -115,6 +115,10 @@ impl LaneReader {
                 "the lane opens its consumer again"
             );
             backoff.pause().await;
+            // A generation that was dropped takes its consumers with it: none is made again.
+            if let Err(error @ StoreError::Gone(_)) = self.store.checkpoints().await {
+                return LaneEnd::Gone(error);
+            }
         }
     }
 

@@ -12,7 +12,6 @@ use super::lane::newest_of;
 use crate::{
     batch::Batch,
     generation::{GenerationStatus, Lane},
-    letters::Reason,
 };
 
 /// How many heads are remembered per lane to date its oldest unread event, one a second.
@@ -110,11 +109,6 @@ impl Meter {
 
     pub(super) fn retry(&self) {
         counter!("millrace_projection_retries_total", "projection" => self.projection).increment(1);
-    }
-
-    pub(super) fn letter(&self, reason: Reason) {
-        counter!("millrace_dead_letters_total", "projection" => self.projection, "reason" => reason.as_str())
-            .increment(1);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]

@@ -1,9 +1,9 @@
 //! The projector process: keeps every generation of every view current.
 
+mod held;
 mod lane;
 mod meter;
 mod owned;
-mod pace;
 mod upkeep;
 mod worker;
 
@@ -15,17 +15,18 @@ use std::{
 
 use millrace_es::Context;
 use millrace_eventlog::{EventLog, LogHead};
-use millrace_kernel::Timestamp;
-use millrace_streaming::{DeadLetter, DeadLetterPublisher, Leases, Progress, Signals, Topology};
+use millrace_streaming::{DeadLetterPublisher, Leases, Progress, Signals, Topology};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::{pace::Backoff, worker::Worker};
+use self::worker::Worker;
 use crate::{
-    batch::{Batch, Move, NewLetter, describe},
+    backoff::Backoff,
+    batch::{Batch, Move, describe},
     dynamodb::DynamoStore,
     error::StoreError,
-    generation::{ContextHead, Generation, GenerationId, GenerationStatus},
+    generation::{ContextHead, Generation, GenerationId, GenerationStatus, Switched},
+    heads::{context_heads, log_of},
     postgres::PgStore,
     store::GenerationStore,
     view::{StoreKind, View},
@@ -160,10 +161,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn log(&self, context: &Context) -> Option<Arc<dyn EventLog>> {
-        self.logs
-            .iter()
-            .find(|log| log.context() == context)
-            .cloned()
+        log_of(&self.logs, context).ok()
     }
 
     fn heads(&self, context: &Context) -> Option<&watch::Receiver<Option<LogHead>>> {
@@ -172,22 +170,7 @@ impl Shared {
 
     /// The heads of all logs that the view reads, fresh.
     async fn context_heads(&self) -> Result<Vec<ContextHead>, StoreError> {
-        let mut heads = Vec::new();
-        for context in self.view.contexts() {
-            let log = self
-                .log(context)
-                .ok_or_else(|| StoreError::Invalid(format!("no event log of {context}")))?;
-            let head = log
-                .head()
-                .await
-                .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-            heads.push(ContextHead {
-                context: context.clone(),
-                epoch: head.epoch,
-                partition_positions: head.partition_positions,
-            });
-        }
-        Ok(heads)
+        context_heads(&self.logs, self.view.contexts()).await
     }
 
     async fn ensure_generation(&self, heads: &[ContextHead]) -> Result<Generation, StoreError> {
@@ -198,7 +181,7 @@ impl Shared {
             (_, Some(store), StoreKind::DynamoDb) => {
                 store.ensure_generation(&self.view, heads).await
             }
-            _ => Err(self.no_store()),
+            _ => Err(self.view.no_store()),
         }
     }
 
@@ -208,17 +191,17 @@ impl Shared {
         let mut found = match (&self.postgres, &self.dynamodb, self.view.store()) {
             (Some(store), _, StoreKind::Postgres) => store.generations(name).await?,
             (_, Some(store), StoreKind::DynamoDb) => store.generations(name).await?,
-            _ => return Err(self.no_store()),
+            _ => return Err(self.view.no_store()),
         };
         found.retain(|one| one.version == self.view.version() && one.status.is_worked_on());
         Ok(found)
     }
 
-    async fn switch(&self, to: &Generation, heads: &[ContextHead]) -> Result<(), StoreError> {
+    async fn switch(&self, to: &Generation, heads: &[ContextHead]) -> Result<Switched, StoreError> {
         match (&self.postgres, &self.dynamodb, self.view.store()) {
             (Some(store), _, StoreKind::Postgres) => store.switch(to, heads).await,
             (_, Some(store), StoreKind::DynamoDb) => store.switch(to, heads).await,
-            _ => Err(self.no_store()),
+            _ => Err(self.view.no_store()),
         }
     }
 
@@ -232,12 +215,8 @@ impl Shared {
                 let view = Arc::clone(self.view.dynamodb()?);
                 Ok(Arc::new(store.generation(generation, view)))
             }
-            _ => Err(self.no_store()),
+            _ => Err(self.view.no_store()),
         }
-    }
-
-    fn no_store(&self) -> StoreError {
-        StoreError::Invalid(format!("{} has no store", self.view.name()))
     }
 
     /// Wakes the readers that wait for a lane.
@@ -251,25 +230,6 @@ impl Shared {
         // Readers look by themselves too, only later.
         if let Err(error) = self.signals.progress(self.view.name(), &progress).await {
             tracing::debug!(%error, "progress not signalled");
-        }
-    }
-
-    /// Publishes copies of letters for tools and alerts; the letters themselves are kept already.
-    async fn publish(&self, letters: Vec<NewLetter>) {
-        for letter in letters {
-            let now = Timestamp::now();
-            let copy = DeadLetter {
-                event: &letter.event,
-                projection: self.view.name(),
-                reason_class: letter.reason.as_str(),
-                error: &letter.error,
-                attempts: 1,
-                first_failed_at: now,
-                last_failed_at: now,
-            };
-            if let Err(error) = self.letters.publish(&copy).await {
-                tracing::warn!(position = %letter.event.position, error = %describe(&error), "no copy of a dead letter was published");
-            }
         }
     }
 
@@ -342,7 +302,7 @@ async fn supervise(shared: Arc<Shared>, stop: CancellationToken) {
     let mut workers: BTreeMap<GenerationId, Employed> = BTreeMap::new();
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut backoff = Backoff::default();
-    while let Some(looked) = stop.run_until_cancelled(look(&shared)).await {
+    while let Some(looked) = stop.run_until_cancelled(Box::pin(look(&shared))).await {
         let pause = match looked {
             Ok(generations) => {
                 backoff = Backoff::default();
@@ -427,8 +387,7 @@ async fn look(shared: &Shared) -> Result<Vec<Generation>, StoreError> {
     let newest = shared.ensure_generation(&heads).await?;
     if newest.status == GenerationStatus::Candidate {
         match shared.switch(&newest, &heads).await {
-            Ok(()) => {}
-            Err(StoreError::Behind { .. }) => {}
+            Ok(_) | Err(StoreError::Behind { .. }) => {}
             Err(error) => {
                 tracing::warn!(generation = %newest.id, error = %describe(&error), "not switched");
             }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use millrace_es::{Epoch, Position};
 use millrace_streaming::Ownership;
@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::lane::{Feed, LaneEnd};
+use crate::batch::Chunk;
 
 /// A lane in this process's hands.
 pub(super) struct Owned {
@@ -33,6 +34,10 @@ pub(super) struct Reading {
     pub(super) reader: tokio::task::AbortHandle,
     /// The reader ended by itself; what it handed over is still to be applied.
     pub(super) end: Option<LaneEnd>,
+    /// What comes before the feed: chunks that a hold kept back.
+    pub(super) kept: VecDeque<Chunk>,
+    /// A verification holds the lane; nothing of it is applied.
+    pub(super) held: bool,
 }
 
 impl Drop for Reading {

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -18,18 +18,16 @@ use super::{
     lane::{Feed, LaneEnd, LaneReader, MAX_CHUNKS_AHEAD},
     meter::Meter,
     owned::{LaneState, Owned, Reading, resting},
-    pace::Backoff,
 };
 use crate::{
-    batch::{Batch, NewLetter, Parked, describe},
+    applying::{attempt, park, publish},
+    backoff::Backoff,
+    batch::{Batch, MAX_BATCH_LANES, NewLetter, Parked, describe},
     chain::Chain,
     error::StoreError,
     generation::{Generation, GenerationStatus, Lane},
     store::GenerationStore,
 };
-
-/// The most lanes of one batch: their checkpoints fit one transaction, in every store.
-const MAX_BATCH_LANES: usize = 64;
 
 /// The most payload of one batch, in bytes; the chunk that passes it is the last.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -52,13 +50,6 @@ const REST_MS: u64 = 5_000;
 /// How long a lane rests whose checkpoint was moved by somebody else, in milliseconds.
 pub(super) const FENCED_REST_MS: u64 = 200;
 
-/// The longest that one attempt at a batch may take before it counts as failed, in milliseconds: a
-/// connection whose peer is gone without a word gives no answer at all.
-const MAX_APPLY_MS: u64 = 60_000;
-
-/// How long the batch in hand may still take when the process is told to stop, in milliseconds.
-const LAST_BATCH_MS: u64 = 8_000;
-
 /// Folds one generation: takes lanes by lease, and applies what they read batch by batch.
 ///
 /// There is one batch at a time, of whatever is ready in all lanes: while it is written, lanes
@@ -79,6 +70,8 @@ pub(super) struct Worker {
     /// Rotates which lane is asked first.
     turn: usize,
     chores: JoinSet<()>,
+    /// When to look whether a hold has moved, while there is one.
+    pub(super) hold_look: Option<Instant>,
 }
 
 impl Worker {
@@ -104,6 +97,7 @@ impl Worker {
             stop,
             turn: 0,
             chores: JoinSet::new(),
+            hold_look: None,
         }
     }
 
@@ -180,6 +174,9 @@ impl Worker {
                 self.tick().await;
                 next_tick = Instant::now() + Duration::from_millis(TICK_MS);
             }
+            if self.hold_look.is_some_and(|at| Instant::now() >= at) {
+                self.look_at_holds().await;
+            }
             let batch = self.gather();
             let idle = batch.is_empty();
             if !idle {
@@ -190,6 +187,7 @@ impl Worker {
                 continue;
             }
             let ready = Arc::clone(&self.ready);
+            let next = self.hold_look.map_or(next_tick, |look| look.min(next_tick));
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 event = gained.recv() => match event {
@@ -198,7 +196,7 @@ impl Worker {
                 },
                 Some(ended) = self.readers.join_next_with_id() => self.take_reader_end(ended),
                 Some(_) = self.chores.join_next() => {}
-                () = tokio::time::sleep_until(next_tick) => {}
+                () = tokio::time::sleep_until(next) => {}
                 () = ready.notified() => {}
             }
         }
@@ -276,6 +274,8 @@ impl Worker {
             at: None,
             reader: handle,
             end: None,
+            kept: VecDeque::new(),
+            held: false,
         })
     }
 
@@ -339,7 +339,11 @@ impl Worker {
                 continue;
             };
             let before = batch.len();
-            while !is_full(&batch) {
+            while !is_full(&batch) && !reading.held {
+                if let Some(chunk) = reading.kept.pop_front() {
+                    batch.push(chunk);
+                    continue;
+                }
                 match reading.feed.try_recv() {
                     Ok(Feed::Opened { checkpoint, parked }) => {
                         reading.at = Some((checkpoint.position, checkpoint.epoch));
@@ -364,7 +368,7 @@ impl Worker {
         loop {
             let started = Instant::now();
             let _spans = self.shared.trace(&batch, self.generation.id);
-            let failed = match self.attempt(&batch).await {
+            let failed = match attempt(&*self.store, &batch, &self.parked, &self.stop).await {
                 None => return,
                 Some(Ok(letters)) => {
                     self.committed(&batch, letters, started).await;
@@ -372,7 +376,9 @@ impl Worker {
                 }
                 Some(Err(failed)) => failed,
             };
-            if let StoreError::Fenced { lane, .. } = &failed {
+            if let StoreError::Held { holds, .. } = &failed {
+                self.hold_back(&mut batch, holds);
+            } else if let StoreError::Fenced { lane, .. } = &failed {
                 tracing::info!(projection = self.shared.view.name(), %lane, "another process moved the checkpoint, or the store was restored; beginning again there");
                 batch.remove(lane);
                 self.rest(lane, FENCED_REST_MS);
@@ -404,21 +410,6 @@ impl Worker {
         }
     }
 
-    /// One attempt, bounded; none when there was no time left to finish it before stopping.
-    async fn attempt(&self, batch: &Batch) -> Option<Result<Vec<NewLetter>, StoreError>> {
-        let last_call = async {
-            self.stop.cancelled().await;
-            tokio::time::sleep(Duration::from_millis(LAST_BATCH_MS)).await;
-        };
-        let limit = Duration::from_millis(MAX_APPLY_MS);
-        tokio::select! {
-            done = tokio::time::timeout(limit, self.store.apply(batch, &self.parked)) => {
-                Some(done.unwrap_or_else(|late| Err(StoreError::Unavailable(Box::new(late)))))
-            }
-            () = last_call => None,
-        }
-    }
-
     /// Everything that follows a commit: acknowledgements, signals, figures, copies of letters.
     async fn committed(&mut self, batch: &Batch, letters: Vec<NewLetter>, started: Instant) {
         for one in batch.moves() {
@@ -434,23 +425,12 @@ impl Worker {
         }
         self.meter
             .applied(batch, started.elapsed(), *self.status.borrow());
-        for letter in &letters {
-            tracing::error!(
-                projection = self.shared.view.name(),
-                lane = %letter.lane,
-                position = %letter.event.position,
-                stream = %letter.event.stream,
-                reason = %letter.reason,
-                error = letter.error,
-                "dead letter"
-            );
-            self.parked.insert(&letter.lane, &letter.event.stream);
-            self.meter.letter(letter.reason);
-        }
+        park(self.shared.view.name(), &letters, &mut self.parked);
         if !letters.is_empty() {
             let shared = Arc::clone(&self.shared);
-            self.chores
-                .spawn(async move { shared.publish(letters).await });
+            self.chores.spawn(async move {
+                publish(&shared.letters, shared.view.name(), &letters).await;
+            });
         }
     }
 
@@ -473,7 +453,9 @@ impl Worker {
                         }
                     }
                 }
-                LaneState::Reading(reading) if reading.feed.is_empty() => {
+                LaneState::Reading(reading)
+                    if reading.feed.is_empty() && reading.kept.is_empty() =>
+                {
                     if let Some(end) = reading.end.take() {
                         self.end(&lane, &end);
                     }

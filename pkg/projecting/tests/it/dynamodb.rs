@@ -19,7 +19,7 @@ pub async fn store(dynamo: &Dynamo) -> DynamoStore {
     store
 }
 
-async fn scan(dynamo: &Dynamo, table: &str) -> Vec<Item> {
+pub async fn scan(dynamo: &Dynamo, table: &str) -> Vec<Item> {
     let mut pages = dynamo
         .client
         .scan()

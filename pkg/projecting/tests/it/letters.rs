@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The tests that release a fix share its switch.
-static FIX: Mutex<()> = Mutex::const_new(());
+pub static FIX: Mutex<()> = Mutex::const_new(());
 
 struct Poisoned {
     poison: RecordedEvent,
@@ -37,13 +37,13 @@ fn poisoned(log: &MemoryLog, payload: &str) -> Poisoned {
 }
 
 /// One of the two stores, with the means to look into it.
-enum Store {
+pub enum Store {
     Postgres(Box<(Database, millrace_projecting::PgStore)>),
     Dynamo(Dynamo, millrace_projecting::DynamoStore),
 }
 
 impl Store {
-    async fn both() -> [Self; 2] {
+    pub async fn both() -> [Self; 2] {
         let database = postgres().await;
         let pg = crate::postgres::store(&database).await;
         let dynamo = dynamodb().await;
@@ -54,14 +54,14 @@ impl Store {
         ]
     }
 
-    fn view(&self) -> View {
+    pub fn view(&self) -> View {
         match self {
             Self::Postgres(..) => items(),
             Self::Dynamo(..) => item_table(),
         }
     }
 
-    async fn generation(&self, log: &MemoryLog) -> Generation {
+    pub async fn generation(&self, log: &MemoryLog) -> Generation {
         match self {
             Self::Postgres(pg) => pg.1.ensure_generation(&self.view(), &log.heads()).await,
             Self::Dynamo(_, store) => store.ensure_generation(&self.view(), &log.heads()).await,
@@ -69,7 +69,7 @@ impl Store {
         .unwrap()
     }
 
-    async fn folder(&self, generation: &Generation) -> Folder {
+    pub async fn folder(&self, generation: &Generation) -> Folder {
         match self {
             Self::Postgres(pg) => pg.1.folder(generation, &self.view()).await,
             Self::Dynamo(_, store) => store.folder(generation, &self.view()).await,
@@ -77,7 +77,7 @@ impl Store {
         .unwrap()
     }
 
-    async fn rows(
+    pub async fn rows(
         &self,
         generation: &Generation,
     ) -> std::collections::BTreeMap<String, crate::views::ItemRow> {
@@ -87,7 +87,7 @@ impl Store {
         }
     }
 
-    fn letters(&self) -> DeadLetters {
+    pub fn letters(&self) -> DeadLetters {
         match self {
             Self::Postgres(pg) => DeadLetters::new(vec![self.view()], Some(pg.1.clone()), None),
             Self::Dynamo(_, store) => {

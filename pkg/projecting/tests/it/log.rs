@@ -22,6 +22,9 @@ use tokio::sync::watch;
 
 pub const PARTITIONS: u16 = 4;
 
+/// The most events of one page of the log.
+const PAGE_EVENTS: usize = 300;
+
 pub fn ordering() -> Context {
     Context::new("ordering").unwrap()
 }
@@ -161,7 +164,7 @@ impl EventLog for MemoryLog {
         let events = self.events().into_iter();
         Ok(events
             .filter(|one| one.position > after)
-            .take(limit)
+            .take(limit.min(PAGE_EVENTS))
             .collect())
     }
 

@@ -8,11 +8,16 @@
 )]
 
 mod dynamodb;
+mod letter_runs;
 mod letters;
 mod log;
 mod postgres;
 mod reading;
+mod rebuilding;
+mod replacing;
 mod runner;
+mod verifying;
+mod verifying_items;
 mod views;
 
 millrace_testkit::dynamodb_process!();

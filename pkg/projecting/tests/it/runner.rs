@@ -21,26 +21,26 @@ use crate::{
     views::{ItemRow, folded, item_table, items, sums},
 };
 
-const BOUND: Duration = Duration::from_secs(40);
+pub const BOUND: Duration = Duration::from_secs(40);
 
-struct World {
-    log: Arc<MemoryLog>,
-    nats: Nats,
-    topology: Topology,
-    database: Database,
-    postgres: PgStore,
-    dynamo: Option<(Dynamo, DynamoStore)>,
+pub struct World {
+    pub log: Arc<MemoryLog>,
+    pub nats: Nats,
+    pub topology: Topology,
+    pub database: Database,
+    pub postgres: PgStore,
+    pub dynamo: Option<(Dynamo, DynamoStore)>,
     relay: (JoinSet<()>, CancellationToken),
     started: u32,
 }
 
-struct Running {
-    task: JoinSet<()>,
+pub struct Running {
+    pub task: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Running {
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
         while self.task.join_next().await.is_some() {}
     }
@@ -55,11 +55,11 @@ fn quick() -> LeaseOptions {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with(nats().await, None).await
     }
 
-    async fn with(nats: Nats, dynamo: Option<Dynamo>) -> Self {
+    pub async fn with(nats: Nats, dynamo: Option<Dynamo>) -> Self {
         let database = postgres().await;
         let postgres = crate::postgres::store(&database).await;
         let dynamo = match dynamo {
@@ -106,7 +106,7 @@ impl World {
         self.relay = (task, stop);
     }
 
-    fn start(&mut self, views: Vec<View>) -> Running {
+    pub fn start(&mut self, views: Vec<View>) -> Running {
         let parts = RunnerParts {
             logs: vec![self.log.clone() as Arc<dyn EventLog>],
             topology: self.topology.clone(),
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// The place of the generation that answers.
-    async fn place(&self, projection: &str) -> String {
+    pub async fn place(&self, projection: &str) -> String {
         eventually("a generation answers", BOUND, async || {
             let found = match &self.dynamo {
                 Some((_, store)) if projection == "item-table" => {
@@ -144,13 +144,13 @@ impl World {
         .await
     }
 
-    async fn rows(&self) -> std::collections::BTreeMap<String, ItemRow> {
+    pub async fn rows(&self) -> std::collections::BTreeMap<String, ItemRow> {
         let place = self.place("items").await;
         crate::postgres::rows(&self.database.pool, &place).await
     }
 
     /// Until the rows are the fold of the log, each event counted once.
-    async fn rows_are_the_log(&self) {
+    pub async fn rows_are_the_log(&self) {
         eventually("the rows are the fold of the log", BOUND, async || {
             (self.rows().await == folded(&self.log.events())).then_some(())
         })

@@ -9,7 +9,8 @@ use millrace_es::{
     DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, TallyProjection,
 };
 use millrace_projecting::{
-    BadItem, DynamoRows, Item, KeyAttribute, LocalIndex, PgRows, PgTally, TableDefinition, View,
+    BadItem, DynamoRows, Item, KeyAttribute, LocalIndex, PgRows, PgTally, TableDefinition,
+    UnchangedColumns, View,
 };
 use serde::Deserialize;
 use sqlx::{PgConnection, Row};
@@ -393,4 +394,106 @@ pub fn folded(events: &[RecordedEvent]) -> std::collections::BTreeMap<String, It
         }
     }
     rows
+}
+
+/// A changed fold: what was added counts twice, and the rest is as before.
+fn fold_doubled(
+    row: Option<ItemRow>,
+    event: Recorded<'_, ItemEvent>,
+) -> Result<Option<ItemRow>, FoldError> {
+    let row = fold(row, event)?;
+    let twice = match event.event {
+        ItemEvent::Added { n, .. } => *n,
+        ItemEvent::Removed => 0,
+    };
+    Ok(row.map(|row| ItemRow {
+        total: row.total + twice,
+        ..row
+    }))
+}
+
+/// Rows in PostgreSQL by the changed fold.
+pub struct ItemsDoubled;
+
+impl Projection for ItemsDoubled {
+    const NAME: &'static str = "items";
+    const VERSION: u32 = 2;
+    const CONTEXTS: &'static [&'static str] = &["ordering"];
+    type Event = ItemEvent;
+    fn decode(event: &RecordedEvent) -> Result<Option<ItemEvent>, DecodeError> {
+        decode(event)
+    }
+}
+
+impl RowProjection for ItemsDoubled {
+    type Key = String;
+    type Row = ItemRow;
+    fn key(event: Recorded<'_, ItemEvent>) -> String {
+        Items::key(event)
+    }
+    fn fold(
+        row: Option<ItemRow>,
+        event: Recorded<'_, ItemEvent>,
+    ) -> Result<Option<ItemRow>, FoldError> {
+        fold_doubled(row, event)
+    }
+}
+
+impl PgRows for ItemsDoubled {
+    const TABLES: &'static str = Items::TABLES;
+    const INDEXES: &'static str = Items::INDEXES;
+    const UNCHANGED: UnchangedColumns = &[("items", &["trail"])];
+    async fn load(
+        conn: &mut PgConnection,
+        keys: &[String],
+    ) -> Result<Vec<(String, ItemRow)>, sqlx::Error> {
+        Items::load(conn, keys).await
+    }
+    async fn store(
+        conn: &mut PgConnection,
+        rows: &[(String, Option<ItemRow>)],
+    ) -> Result<(), sqlx::Error> {
+        Items::store(conn, rows).await
+    }
+}
+
+/// Rows in DynamoDB by the changed fold.
+pub struct DynamoItemsDoubled;
+
+impl Projection for DynamoItemsDoubled {
+    const NAME: &'static str = "item-table";
+    const VERSION: u32 = 2;
+    const CONTEXTS: &'static [&'static str] = &["ordering"];
+    type Event = ItemEvent;
+    fn decode(event: &RecordedEvent) -> Result<Option<ItemEvent>, DecodeError> {
+        decode(event)
+    }
+}
+
+impl RowProjection for DynamoItemsDoubled {
+    type Key = String;
+    type Row = ItemRow;
+    fn key(event: Recorded<'_, ItemEvent>) -> String {
+        Items::key(event)
+    }
+    fn fold(
+        row: Option<ItemRow>,
+        event: Recorded<'_, ItemEvent>,
+    ) -> Result<Option<ItemRow>, FoldError> {
+        fold_doubled(row, event)
+    }
+}
+
+impl DynamoRows for DynamoItemsDoubled {
+    const TABLE: TableDefinition = DynamoItems::TABLE;
+    const UNCHANGED: &'static [&'static str] = &["trail"];
+    fn item_key(key: &String) -> Item {
+        DynamoItems::item_key(key)
+    }
+    fn to_item(key: &String, row: &ItemRow) -> Item {
+        DynamoItems::to_item(key, row)
+    }
+    fn from_item(item: &Item) -> Result<ItemRow, BadItem> {
+        DynamoItems::from_item(item)
+    }
 }

@@ -1,0 +1,392 @@
+//! From a loaded generation to the one that answers, beside projectors, writers and readers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{FutureExt, TryStreamExt};
+use millrace_eventlog::EventLog;
+use millrace_projecting::{
+    Generation, GenerationStatus, LoadEnd, PgReadModel, PgReadOptions, Rebuilds, StoreError, View,
+};
+use millrace_testkit::{eventually, postgres};
+use sqlx::Row;
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    log::{MemoryLog, ordering},
+    rebuilding::{FREELY, load, owner},
+    runner::{BOUND, World},
+    views::{folded, items, sums},
+};
+
+fn rebuilds(world: &World, views: Vec<View>) -> Rebuilds {
+    Rebuilds::new(
+        views,
+        vec![world.log.clone() as Arc<dyn EventLog>],
+        Some(world.postgres.clone()),
+        None,
+        Some(world.topology.clone()),
+    )
+}
+
+/// Loads and finishes a generation of `items`.
+async fn rebuilt(rebuilds: &Rebuilds, name: &str) -> Generation {
+    let begun = rebuilds.begin(&owner(name), "items", FREELY).await.unwrap();
+    let generation = begun.generation;
+    assert_eq!(load(rebuilds, &generation).await.unwrap(), LoadEnd::Done);
+    rebuilds.finish(&generation).await.unwrap();
+    generation
+}
+
+/// Switches as soon as the generation is near enough.
+async fn switched(rebuilds: &Rebuilds, to: &Generation) -> millrace_projecting::Switched {
+    eventually(
+        "the generation is switched to",
+        BOUND,
+        async || match rebuilds.switch(to).await {
+            Ok(switched) => Some(switched),
+            Err(StoreError::Behind { .. }) => None,
+            Err(error) => panic!("{error:?}"),
+        },
+    )
+    .await
+}
+
+async fn status(world: &World, of: &Generation) -> Option<GenerationStatus> {
+    let known = world.postgres.generations("items").await.unwrap();
+    let found = known.iter().find(|one| one.id == of.id);
+    found.map(|one| one.status)
+}
+
+async fn is_current(world: &World, generation: &Generation) {
+    eventually("the generation is current", BOUND, async || {
+        let rows = crate::postgres::rows(&world.database.pool, &generation.place).await;
+        (rows == folded(&world.log.events())).then_some(())
+    })
+    .await;
+}
+
+async fn consumers(world: &World, of: &Generation) -> usize {
+    let stream = world.topology.names().stream(&ordering());
+    let stream = world.nats.jetstream.get_stream(&stream).await.unwrap();
+    let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
+    let part = format!("-g{}-", of.id);
+    names.iter().filter(|name| name.contains(&part)).count()
+}
+
+#[tokio::test]
+async fn the_projector_goes_on_from_exactly_the_next_position() {
+    let mut world = World::new().await;
+    let running = world.start(vec![items(), sums()]);
+    world.log.fill(20, 400);
+    world.rows_are_the_log().await;
+    let rebuilds = rebuilds(&world, vec![items(), sums()]);
+    let begun = rebuilds
+        .begin(&owner("one"), "items", FREELY)
+        .await
+        .unwrap();
+    let generation = begun.generation.clone();
+    // Nobody works on it but its load, whatever comes in meanwhile, and however often projectors
+    // look what there is to do.
+    world.log.fill(23, 200);
+    world.rows_are_the_log().await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let untouched = rebuilds.find(&owner("one"), "items").await.unwrap();
+    assert_eq!(untouched.unwrap(), begun);
+    assert_eq!(load(&rebuilds, &generation).await.unwrap(), LoadEnd::Done);
+    let state = rebuilds.find(&owner("one"), "items").await.unwrap();
+    assert_eq!(state.unwrap().events_done, 400);
+    assert_eq!(consumers(&world, &generation).await, 0);
+    world.log.fill(23, 100);
+    rebuilds.finish(&generation).await.unwrap();
+    world.log.fill(29, 100);
+    is_current(&world, &generation).await;
+    assert_eq!(rebuilds.lag(&generation).await.unwrap(), 0);
+    // It waits for its owner, however long it is as far as the live one.
+    let first = world.place("items").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.place("items").await, first);
+    assert_eq!(
+        status(&world, &generation).await,
+        Some(GenerationStatus::Candidate)
+    );
+    // What the load counted stays the load's.
+    let state = rebuilds.find(&owner("one"), "items").await.unwrap();
+    assert_eq!(state.unwrap().events_done, 400);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn switched_to_gone_back_and_dropped() {
+    let mut world = World::new().await;
+    let running = world.start(vec![items()]);
+    world.log.fill(20, 300);
+    world.rows_are_the_log().await;
+    let rebuilds = rebuilds(&world, vec![items()]);
+    let live = rebuilds.plan("items").await.unwrap().live.unwrap();
+    let (one, two) = (
+        rebuilt(&rebuilds, "one").await,
+        rebuilt(&rebuilds, "two").await,
+    );
+    let refused = rebuilds.rollback("items", one.id, true).await;
+    assert!(
+        matches!(&refused, Err(StoreError::Invalid(why)) if why.contains("never answered")),
+        "{refused:?}"
+    );
+    // Two owners, at once: one after the other, and each says what it replaced.
+    let (first, second) = tokio::join!(switched(&rebuilds, &one), switched(&rebuilds, &two));
+    let last = if second.previous == Some(one.id) {
+        assert_eq!(first.previous, Some(live.id));
+        &two
+    } else {
+        assert_eq!(
+            (first.previous, second.previous),
+            (Some(two.id), Some(live.id))
+        );
+        &one
+    };
+    let other = if last.id == two.id { &one } else { &two };
+    for generation in [&live, &one, &two] {
+        let expected = if generation.id == last.id {
+            GenerationStatus::Active
+        } else {
+            GenerationStatus::Retained
+        };
+        assert_eq!(status(&world, generation).await, Some(expected));
+    }
+    // Those that are retained are kept current, so that going back is another switch.
+    world.log.fill(20, 100);
+    is_current(&world, &live).await;
+    is_current(&world, last).await;
+    for _ in 0..2 {
+        let back = rebuilds.rollback("items", live.id, false).await.unwrap();
+        assert_eq!(back.previous, Some(last.id));
+    }
+    world.rows_are_the_log().await;
+    let refused = rebuilds.discard(&live).await;
+    assert!(
+        matches!(&refused, Err(StoreError::Invalid(why)) if why.contains("answers")),
+        "{refused:?}"
+    );
+    eventually("projectors work on it", BOUND, async || {
+        (consumers(&world, other).await == 4).then_some(())
+    })
+    .await;
+    for generation in [other, last, other] {
+        rebuilds.discard(generation).await.unwrap();
+        assert_eq!(consumers(&world, generation).await, 0);
+    }
+    world.log.fill(20, 100);
+    world.rows_are_the_log().await;
+    // Nor does a projector that was at work make any again.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for generation in [&one, &two] {
+        assert_eq!(consumers(&world, generation).await, 0);
+        assert_eq!(status(&world, generation).await, None);
+    }
+    let left = sqlx::query(
+        "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'items%'),
+                (SELECT count(DISTINCT generation) FROM projections.checkpoints),
+                (SELECT count(*) FROM projections.generations)",
+    )
+    .fetch_one(&world.database.pool)
+    .await
+    .unwrap();
+    let left: [i64; 3] = [left.get(0), left.get(1), left.get(2)];
+    assert_eq!(left, [1, 1, 1]);
+    let refused = rebuilds.rollback("items", one.id, true).await;
+    assert!(matches!(refused, Err(StoreError::Gone(_))), "{refused:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_stands_still_is_gone_back_to_only_by_force() {
+    let mut world = World::new().await;
+    let running = world.start(vec![items()]);
+    world.log.fill(20, 100);
+    world.rows_are_the_log().await;
+    let rebuilds = rebuilds(&world, vec![items()]);
+    let live = rebuilds.plan("items").await.unwrap().live.unwrap();
+    let one = rebuilt(&rebuilds, "one").await;
+    switched(&rebuilds, &one).await;
+    running.stop().await;
+    // As if nobody had kept it current.
+    sqlx::query("UPDATE projections.checkpoints SET position = 0 WHERE generation = $1")
+        .bind(live.id.get())
+        .execute(&world.database.pool)
+        .await
+        .unwrap();
+    let refused = rebuilds.rollback("items", live.id, false).await;
+    assert!(
+        matches!(refused, Err(StoreError::Behind { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(world.place("items").await, one.place);
+    let forced = rebuilds.rollback("items", live.id, true).await.unwrap();
+    assert_eq!(forced.previous, Some(one.id));
+    assert_eq!(world.place("items").await, live.place);
+}
+
+#[tokio::test]
+async fn a_reader_waits_a_moment_for_what_it_has_seen() {
+    let database = postgres().await;
+    let store = crate::postgres::store(&database).await;
+    let log = MemoryLog::new();
+    let logs = || vec![log.clone() as Arc<dyn EventLog>];
+    let view = items();
+    log.fill(7, 40);
+    let live = store.ensure_generation(&view, &log.heads()).await.unwrap();
+    let mut ahead = store.folder(&live, &view).await.unwrap();
+    ahead.fold(log.events()).await.unwrap();
+    let rebuilds = Rebuilds::new(vec![items()], logs(), Some(store.clone()), None, None);
+    let other = rebuilt(&rebuilds, "one").await;
+    rebuilds.switch(&other).await.unwrap();
+    rebuilds.rollback("items", live.id, false).await.unwrap();
+    // The one that answers goes on, the other one does not for now.
+    let newer = log.fill(7, 10);
+    ahead.fold(newer.clone()).await.unwrap();
+    let options = PgReadOptions::default();
+    let model = PgReadModel::open(&database.url, &view, logs(), None, options).unwrap();
+    let total = async || {
+        let read = model.query(None, |conn| {
+            async move {
+                let row = sqlx::query("SELECT sum(total)::bigint FROM items")
+                    .fetch_one(conn)
+                    .await?;
+                row.try_get::<i64, _>(0)
+            }
+            .boxed()
+        });
+        read.await.unwrap()
+    };
+    assert_eq!(total().await, 50);
+    rebuilds.rollback("items", other.id, true).await.unwrap();
+    let mut behind = store.folder(&other, &view).await.unwrap();
+    let looks = async {
+        model.check().await.unwrap();
+        total().await
+    };
+    let goes_on = async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        behind.fold(newer).await.unwrap()
+    };
+    let (seen, folded) = tokio::join!(looks, goes_on);
+    assert_eq!((seen, folded.events), (50, 10));
+    let answers = model.read(None).await.unwrap();
+    assert_eq!(answers.generation().id, other.id);
+}
+
+/// No read hangs, in milliseconds. How long readers are held up by a switch is for the benchmark
+/// to say: here they wait for the processors more than for anything else.
+const MAX_READ_MS: u64 = 10_000;
+
+/// What readers went through.
+#[derive(Default)]
+struct Seen {
+    reads: AtomicU64,
+    slowest_ms: AtomicU64,
+}
+
+/// Reads again and again; what is seen of the log never gets less.
+async fn read_on(model: PgReadModel, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
+    let mut most = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let begun = Instant::now();
+        let (one, two) = model
+            .query(None, |conn| {
+                async move {
+                    let mut found = Vec::new();
+                    // Two statements of one query answer from one generation.
+                    for _ in 0..2 {
+                        let row = sqlx::query(
+                            "SELECT current_schema()::text, coalesce(sum(total), 0)::bigint FROM items",
+                        )
+                        .fetch_one(&mut *conn)
+                        .await?;
+                        found.push((row.try_get::<String, _>(0)?, row.try_get::<i64, _>(1)?));
+                    }
+                    Ok((found[0].clone(), found[1].clone()))
+                }
+                .boxed()
+            })
+            .await
+            .unwrap();
+        assert_eq!(one.0, two.0);
+        assert!(
+            most <= one.1 && one.1 <= two.1,
+            "{most} and then {one:?}, {two:?}"
+        );
+        most = two.1;
+        let took = u64::try_from(begun.elapsed().as_millis()).unwrap();
+        seen.slowest_ms.fetch_max(took, Ordering::SeqCst);
+        seen.reads.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn write_on(log: Arc<MemoryLog>, stop: Arc<AtomicBool>) {
+    let mut n = 0_u32;
+    while !stop.load(Ordering::SeqCst) {
+        log.push(&format!("item-{}", n % 50), "item.added", r#"{"n":1}"#);
+        n += 1;
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
+
+#[tokio::test]
+async fn readers_and_writers_go_on_through_switches() {
+    let mut world = World::new().await;
+    let running = world.start(vec![items()]);
+    world.log.fill(50, 200);
+    world.rows_are_the_log().await;
+    let rebuilds = rebuilds(&world, vec![items()]);
+    let live = rebuilds.plan("items").await.unwrap().live.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(Seen::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(write_on(world.log.clone(), stop.clone()));
+    for _ in 0..3 {
+        let logs = vec![world.log.clone() as Arc<dyn EventLog>];
+        let options = PgReadOptions::default();
+        let model = PgReadModel::open(&world.database.url, &items(), logs, None, options).unwrap();
+        tasks.spawn(read_on(model, seen.clone(), stop.clone()));
+    }
+    for name in ["one", "two"] {
+        let generation = rebuilt(&rebuilds, name).await;
+        switched(&rebuilds, &generation).await;
+        let before = seen.reads.load(Ordering::SeqCst);
+        eventually("readers have gone on", BOUND, async || {
+            (seen.reads.load(Ordering::SeqCst) > before + 100).then_some(())
+        })
+        .await;
+        // Until every reader has looked which generation answers.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    }
+    eventually("it is gone back to", BOUND, async || {
+        match rebuilds.rollback("items", live.id, false).await {
+            Ok(_) => Some(()),
+            Err(StoreError::Behind { .. }) => None,
+            Err(error) => panic!("{error:?}"),
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Readers of a generation that is dropped under them answer from the other.
+    for name in ["one", "two"] {
+        let state = rebuilds.find(&owner(name), "items").await.unwrap();
+        rebuilds.discard(&state.unwrap().generation).await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    let slowest = seen.slowest_ms.load(Ordering::SeqCst);
+    println!("the slowest read took {slowest} ms");
+    assert!(slowest < MAX_READ_MS, "{slowest} ms");
+    world.rows_are_the_log().await;
+    running.stop().await;
+}
