@@ -27,10 +27,12 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type Check = Box<dyn Fn() -> Checked + Send + Sync>;
+type Pulse = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What this process depends on, asked by whoever asks `/readyz`.
 pub struct Health {
     checks: Vec<(&'static str, Check)>,
+    pulse: Option<Pulse>,
     stopping: AtomicBool,
     last: tokio::sync::Mutex<Option<(Instant, Readiness)>>,
 }
@@ -68,6 +70,7 @@ impl Health {
     pub fn new() -> Self {
         Self {
             checks: Vec::new(),
+            pulse: None,
             stopping: AtomicBool::new(false),
             last: tokio::sync::Mutex::new(None),
         }
@@ -84,6 +87,25 @@ impl Health {
         self.checks
             .push((name, Box::new(move || Box::pin(check()))));
         self
+    }
+
+    /// Says how to tell that this process is stuck, so that only a new one helps: an error is the
+    /// reason. Without it a process that answers is alive.
+    #[must_use]
+    pub fn alive_while<F>(mut self, pulse: F) -> Self
+    where
+        F: Fn() -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.pulse = Some(Box::new(pulse));
+        self
+    }
+
+    /// Whether this process works, or why it is stuck.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn alive(&self) -> Result<(), String> {
+        self.pulse.as_ref().map_or(Ok(()), |pulse| pulse())
     }
 
     /// Turns readiness off for good: the process is ending.
@@ -166,7 +188,7 @@ pub async fn serve(
     let address = listener.local_addr()?;
     let closing = CancellationToken::new();
     let app = Router::new()
-        .route("/livez", get(async || "alive\n"))
+        .route("/livez", get(livez).with_state(Arc::clone(&health)))
         .route("/readyz", get(readyz).with_state(health))
         .route("/metrics", get(render).with_state(metrics.clone()))
         .merge(operations);
@@ -203,6 +225,13 @@ impl Admin {
     pub async fn close(mut self) {
         self.closing.cancel();
         self.tasks.shutdown().await;
+    }
+}
+
+async fn livez(State(health): State<Arc<Health>>) -> Response {
+    match health.alive() {
+        Ok(()) => "alive\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 

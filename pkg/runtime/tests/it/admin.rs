@@ -48,6 +48,23 @@ async fn readiness_names_what_is_missing_and_goes_off_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_process_that_is_stuck_says_so() {
+    let stuck = Arc::new(AtomicUsize::new(0));
+    let pulse = Arc::clone(&stuck);
+    let health = Health::new().alive_while(move || match pulse.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        _ => Err("the watch stands still".to_owned()),
+    });
+    let admin = serve(Arc::new(health)).await;
+    let port = admin.address().port();
+    assert_eq!(http_get(port, "/livez", BOUND).await.unwrap().0, 200);
+    stuck.store(1, Ordering::SeqCst);
+    let (status, body) = http_get(port, "/livez", BOUND).await.unwrap();
+    assert_eq!((status, body.as_str()), (503, "the watch stands still\n"));
+    admin.close().await;
+}
+
+#[tokio::test]
 async fn many_who_ask_become_one_check() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);

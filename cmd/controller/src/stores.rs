@@ -1,0 +1,55 @@
+//! What the controller asks about rebuilds: the read stores and the event logs.
+
+use std::sync::Arc;
+
+use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds};
+use millrace_replay::Engine;
+use millrace_replaying::ReadStores;
+use millrace_roles::{LogPlaces, LogUse, Logs, topology, views};
+use millrace_runtime::aws;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Settings;
+
+/// The name that stores show for the controller's connections.
+const NAME: &str = "millrace-controller";
+
+/// Opens what is asked and written, as soon as it answers. `None` when told to stop meanwhile.
+///
+/// # Errors
+/// When a setting makes no sense, or a store is not what it should be.
+pub async fn open(
+    settings: &Settings,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<(Arc<dyn Engine>, Logs)>> {
+    let namespace = &settings.common.namespace;
+    let topology = topology(&settings.nats, namespace, NAME).await?;
+    let given = settings.read.read_database_url.as_ref();
+    let read_url = given.unwrap_or(&settings.log.database_url);
+    let postgres = PgStore::open(read_url.expose())?;
+    let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
+    let dynamodb = DynamoStore::new(client, namespace.clone());
+    let places = LogPlaces::of(&settings.log, &settings.dynamodb, namespace, NAME).await?;
+    let log_use = LogUse {
+        migrate: false,
+        appends: false,
+    };
+    let contexts = settings.log.contexts()?;
+    let Some(logs) = Logs::open(&places, &contexts, log_use, shutdown).await? else {
+        return Ok(None);
+    };
+    let views = views(&contexts);
+    let letters = DeadLetters::new(
+        views.clone(),
+        Some(postgres.clone()),
+        Some(dynamodb.clone()),
+    );
+    let rebuilds = Rebuilds::new(
+        views,
+        logs.shared(),
+        Some(postgres),
+        Some(dynamodb),
+        Some(topology),
+    );
+    Ok(Some((Arc::new(ReadStores::new(rebuilds, letters)), logs)))
+}
