@@ -185,6 +185,7 @@ impl Lag {
 
 const fn status(status: GenerationStatus) -> &'static str {
     match status {
+        GenerationStatus::Loading => "loading",
         GenerationStatus::Candidate => "candidate",
         GenerationStatus::Active => "active",
         GenerationStatus::Retained => "retained",

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod contexts;
+mod crds;
 mod dead_letters;
 mod dynamodb;
 mod endpoints;
@@ -14,6 +15,7 @@ mod migrate;
 mod openapi;
 mod opened;
 mod output;
+mod replay;
 mod role;
 mod stream_reader;
 mod up;
@@ -39,6 +41,7 @@ struct Cli {
 enum Command {
     Bench(bench::Bench),
     Completions(completions::Completions),
+    Crds(crds::Crds),
     DeadLetters(dead_letters::DeadLetters),
     #[command(hide = true)]
     Dynamodb(dynamodb::DynamoDb),
@@ -46,6 +49,7 @@ enum Command {
     Lag(lag::Lag),
     Log(log::Log),
     Migrate(migrate::Migrate),
+    Replay(replay::Replay),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     #[command(hide = true)]
@@ -88,6 +92,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Bench(bench) => Box::pin(bench.run(cli.output)).await,
         Command::Completions(completions) => completions.run(),
+        Command::Crds(crds) => crds.run(),
         Command::DeadLetters(letters) => letters.run(cli.output).await,
         Command::Events(events) => events.run(cli.output).await,
         Command::Lag(lag) => lag.run(cli.output).await,
@@ -95,6 +100,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Log(log) => log.run(cli.output).await,
         Command::Migrate(migrate) => migrate.run().await,
         Command::OpenApi(openapi) => openapi.run(),
+        Command::Replay(replay) => replay.run(cli.output).await,
         // `main` took it.
         Command::Role(_) => Ok(()),
         Command::Up(up) => up.run().await,

@@ -1,9 +1,14 @@
 //! The projector: folds the streams into the read models.
 
 mod operations;
+mod rebuild;
 
-use clap::{Args, Parser};
-use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Runner, RunnerParts, View};
+use std::sync::Arc;
+
+use clap::{Args, Parser, ValueEnum};
+use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, RunnerParts, View};
+use millrace_replay::{Engine, ProjectorWorks};
+use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
     DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings,
     ReadStoreSettings, check_nats, migrate_views, topology, views,
@@ -14,6 +19,9 @@ use millrace_streaming::{
     AdvisoryCounter, DeadLetterPublisher, Leases, MemberId, Signals, Topology,
 };
 use tokio_util::sync::CancellationToken;
+
+pub use rebuild::RebuildSettings;
+use rebuild::load_share;
 
 /// Folds events from NATS JetStream into the read models in PostgreSQL and DynamoDB.
 ///
@@ -40,6 +48,9 @@ pub struct Settings {
     /// This role's own.
     #[command(flatten)]
     pub projector: ProjectorSettings,
+    /// What makes the process a worker of a rebuild.
+    #[command(flatten)]
+    pub rebuild: RebuildSettings,
 }
 
 /// What only the projector has.
@@ -66,6 +77,26 @@ pub struct ProjectorSettings {
         value_name = "NAMES"
     )]
     pub projections: Vec<String>,
+
+    /// Who does the bulk work of rebuilds. With `projector` this process also drives the replays
+    /// that were asked for by `millrace replay`; with `job` those of Kubernetes have Jobs of their own
+    #[arg(
+        long,
+        env = "MILLRACE_REBUILD_BY",
+        default_value = "projector",
+        value_enum,
+        value_name = "WHO"
+    )]
+    pub rebuild_by: RebuildBy,
+}
+
+/// Who does the bulk work of rebuilds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RebuildBy {
+    /// Projectors, beside their own work.
+    Projector,
+    /// Jobs of the controller's.
+    Job,
 }
 
 impl ProjectorSettings {
@@ -86,6 +117,13 @@ impl ProjectorSettings {
     }
 }
 
+impl Settings {
+    fn read_url(&self) -> &str {
+        let given = self.read.read_database_url.as_ref();
+        given.unwrap_or(&self.log.database_url).expose()
+    }
+}
+
 impl Service for Settings {
     fn common(&self) -> &CommonSettings {
         &self.common
@@ -103,12 +141,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         "millrace-projector",
     )
     .await?;
-    let read_url = settings
-        .read
-        .read_database_url
-        .as_ref()
-        .unwrap_or(&settings.log.database_url);
-    let postgres = PgStore::open(read_url.expose())?;
+    let read_url = settings.read_url();
+    let postgres = PgStore::open(read_url)?;
+    let replays = ReplayTable::open(read_url)?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, settings.common.namespace.clone());
     let logs: Late<Logs> = Late::default();
@@ -118,14 +153,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         Some(postgres.clone()),
         Some(dynamodb.clone()),
     );
-    let operations = operations::routes(letters);
+    let operations = operations::routes(letters.clone());
     let frame = Frame::open(&settings.common, health, operations, shutdown.clone()).await?;
     let stores = Stores {
         topology,
         postgres,
         dynamodb,
+        letters,
+        replays,
     };
-    let ended = work(&settings, stores, &frame, &logs, &shutdown).await;
+    let ended = Box::pin(work(&settings, stores, &frame, &logs, &shutdown)).await;
     frame.close().await;
     ended
 }
@@ -134,6 +171,8 @@ struct Stores {
     topology: Topology,
     postgres: PgStore,
     dynamodb: DynamoStore,
+    letters: DeadLetters,
+    replays: ReplayTable,
 }
 
 fn health(
@@ -186,6 +225,8 @@ async fn work(
         topology,
         postgres,
         dynamodb,
+        letters,
+        replays,
     } = stores;
     let places = LogPlaces::of(
         &settings.log,
@@ -206,6 +247,19 @@ async fn work(
     if settings.projector.migrate && !migrate_views(&postgres, &dynamodb, shutdown).await? {
         return Ok(());
     }
+    let all = views(&settings.log.contexts()?);
+    let rebuilds = Rebuilds::new(
+        all.clone(),
+        logs.shared(),
+        Some(postgres.clone()),
+        Some(dynamodb.clone()),
+        Some(topology.clone()),
+    );
+    if let Some(asked) = settings.rebuild.asked() {
+        let loaded = load_share(&rebuilds, &settings.rebuild, asked, shutdown.clone()).await;
+        logs.close().await;
+        return loaded;
+    }
     let names = topology.names().clone();
     let member = MemberId::new(&instance_name())?;
     let parts = RunnerParts {
@@ -218,12 +272,18 @@ async fn work(
         dynamodb: Some(dynamodb),
         link: Some(trace::set_parent),
     };
-    let all = views(&settings.log.contexts()?);
     let runner = Runner::new(settings.projector.choose(all)?, parts)?;
     let stop = CancellationToken::new();
     tokio::join!(
         Box::pin(runner.run(stop.clone())),
         Box::pin(AdvisoryCounter::new(topology).run(stop.clone())),
+        Box::pin(replay(
+            settings.projector.rebuild_by,
+            rebuilds,
+            letters,
+            replays,
+            stop.clone()
+        )),
         async {
             frame.until_asked_to_end().await;
             stop.cancel();
@@ -231,4 +291,27 @@ async fn work(
     );
     logs.close().await;
     Ok(())
+}
+
+/// Drives the replays of the read database and loads their generations, unless Jobs do.
+async fn replay(
+    by: RebuildBy,
+    rebuilds: Rebuilds,
+    letters: DeadLetters,
+    replays: ReplayTable,
+    stop: CancellationToken,
+) {
+    if by == RebuildBy::Job {
+        return;
+    }
+    let engine: Arc<dyn Engine> = Arc::new(ReadStores::new(rebuilds.clone(), letters));
+    tokio::join!(
+        drive(
+            replays.clone(),
+            engine,
+            Arc::new(ProjectorWorks),
+            stop.clone()
+        ),
+        load_what_is_asked(rebuilds, replays, stop),
+    );
 }

@@ -14,6 +14,7 @@ mod events;
 mod lag;
 mod log;
 mod migrate;
+mod replay;
 mod roles;
 mod run;
 mod up;
