@@ -19,6 +19,7 @@ mod pgbench;
 mod projector;
 mod readable;
 mod reads;
+mod rebuild;
 mod relay;
 mod system;
 mod timing;
@@ -78,6 +79,8 @@ enum Part {
     Relay,
     /// The projector from the stream to the read models
     Projector,
+    /// A rebuild of a read model from the log
+    Rebuild,
     /// From the answer of a command to its visibility in a query
     Readable,
     /// How the figures change when the log grows
@@ -191,6 +194,7 @@ impl Part {
             Self::Reads => reads::run(context).await,
             Self::Relay => relay::run(context).await,
             Self::Projector => projector::run(context).await,
+            Self::Rebuild => rebuild::run(context).await,
             Self::Readable => readable::run(context).await,
             Self::Growth => growth::run(context).await,
             Self::Banking => banking::run(context).await,

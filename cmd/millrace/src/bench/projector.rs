@@ -264,12 +264,8 @@ impl Bed {
         bench.say(&format!(
             "filling a log and its stream with {orders} orders"
         ));
-        let database = bench.database("log").await?;
-        let context = Context::new(millrace_ordering::CONTEXT)?;
-        let options = PgLogOptions::new(context.clone());
-        millrace_eventlog::migrate(&database.pool, &context, options.partitions, &[]).await?;
-        let log = Arc::new(PgEventLog::open(database.pool.clone(), options).await?);
-        fill(&log, orders).await?;
+        let log = filled_log(bench, orders).await?;
+        let context = log.context().clone();
         let client = millrace_streaming::connect(&bench.nats_url, "millrace-bench").await?;
         let names = Names::new(&bench.fresh_name("views"))?;
         let topology = Topology::new(jetstream::new(client), names, TopologyOptions::default());
@@ -397,6 +393,23 @@ impl Bed {
     }
 }
 
+/// A log of its own, full of orders.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub(super) async fn filled_log(
+    bench: &BenchContext,
+    orders: u64,
+) -> anyhow::Result<Arc<PgEventLog>> {
+    let database = bench.database("log").await?;
+    let context = Context::new(millrace_ordering::CONTEXT)?;
+    let options = PgLogOptions::new(context.clone());
+    millrace_eventlog::migrate(&database.pool, &context, options.partitions, &[]).await?;
+    let log = Arc::new(PgEventLog::open(database.pool.clone(), options).await?);
+    fill(&log, orders).await?;
+    Ok(log)
+}
+
 /// The generation that answers, once there is one.
 async fn active<F, Fut>(list: F) -> anyhow::Result<Generation>
 where
@@ -514,8 +527,13 @@ fn event(order: u64, step: usize) -> anyhow::Result<OrderEvent> {
 
 /// What this process holds in memory.
 fn resident_mib() -> f64 {
+    status_mib("VmRSS:")
+}
+
+/// A size that the kernel tells of this process.
+pub(super) fn status_mib(name: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with(name));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
     kib.unwrap_or(0.0) / 1024.0
 }
