@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use axum::Router;
 use kube::{Client, Config};
 use millrace_replay::{Engine, ProjectorWorks, Work};
-use millrace_roles::Frame;
+use millrace_roles::{Frame, RebuildBy};
 use millrace_runtime::admin::Health;
 use millrace_runtime::instance_name;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use controller::{Controller, ControllerParts};
 pub use job::{EnvironmentSource, JobSettings, Jobs};
 pub use records::{FINALIZER, Replays};
-pub use settings::{ControllerSettings, Settings, WorkBy};
+pub use settings::{ControllerSettings, Settings};
 pub use watching::Watching;
 
 /// Drives Replays until told to stop, on the API server that kubectl would find.
@@ -64,8 +64,8 @@ pub async fn run_on(
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("the API server cannot be talked to")?;
     let work: Arc<dyn Work> = match own.rebuild_by {
-        WorkBy::Job => Arc::new(Jobs::new(client.clone(), &namespace, own.job()?)),
-        WorkBy::Projector => Arc::new(ProjectorWorks),
+        RebuildBy::Job => Arc::new(Jobs::new(client.clone(), &namespace, own.job()?)),
+        RebuildBy::Projector => Arc::new(ProjectorWorks),
     };
     tracing::info!(namespace, "driving replays");
     let controller = Controller::new(ControllerParts {

@@ -1,5 +1,5 @@
-use clap::{Args, Parser, ValueEnum};
-use millrace_roles::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings};
+use clap::{Args, Parser};
+use millrace_roles::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings, RebuildBy};
 use millrace_runtime::{CommonSettings, Service};
 
 use crate::job::{EnvironmentSource, JobSettings};
@@ -38,15 +38,6 @@ impl Service for Settings {
     }
 }
 
-/// Who does the bulk work of a rebuild.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WorkBy {
-    /// An Indexed Job, which takes nothing from the live projector.
-    Job,
-    /// The projector, where no Jobs can run.
-    Projector,
-}
-
 /// What only the controller has.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Controller")]
@@ -72,7 +63,7 @@ pub struct ControllerSettings {
 
     /// Who does the bulk work of a rebuild
     #[arg(long, env = "MILLRACE_REBUILD_BY", default_value = "job", value_enum)]
-    pub rebuild_by: WorkBy,
+    pub rebuild_by: RebuildBy,
 
     /// Image of the Job that rebuilds: the projector's. Required with `--rebuild-by job`
     #[arg(long, env = "MILLRACE_JOB_IMAGE", value_name = "IMAGE")]

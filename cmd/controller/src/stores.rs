@@ -24,9 +24,7 @@ pub async fn open(
 ) -> anyhow::Result<Option<(Arc<dyn Engine>, Logs)>> {
     let namespace = &settings.common.namespace;
     let topology = topology(&settings.nats, namespace, NAME).await?;
-    let given = settings.read.read_database_url.as_ref();
-    let read_url = given.unwrap_or(&settings.log.database_url);
-    let postgres = PgStore::open(read_url.expose())?;
+    let postgres = PgStore::open(settings.read.url(&settings.log).expose())?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, namespace.clone());
     let places = LogPlaces::of(&settings.log, &settings.dynamodb, namespace, NAME).await?;

@@ -5,13 +5,13 @@ mod rebuild;
 
 use std::sync::Arc;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser};
 use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, RunnerParts, View};
 use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
     DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings,
-    ReadStoreSettings, check_nats, migrate_views, topology, views,
+    ReadStoreSettings, RebuildBy, check_nats, migrate_views, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, Service, aws, instance_name, trace};
@@ -90,15 +90,6 @@ pub struct ProjectorSettings {
     pub rebuild_by: RebuildBy,
 }
 
-/// Who does the bulk work of rebuilds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RebuildBy {
-    /// Projectors, beside their own work.
-    Projector,
-    /// Jobs of the controller's.
-    Job,
-}
-
 impl ProjectorSettings {
     /// The views that are asked for, of all that there are.
     fn choose(&self, all: Vec<View>) -> anyhow::Result<Vec<View>> {
@@ -114,13 +105,6 @@ impl ProjectorSettings {
             self.projections.is_empty() || self.projections.iter().any(|name| name == view.name())
         };
         Ok(all.into_iter().filter(chosen).collect())
-    }
-}
-
-impl Settings {
-    fn read_url(&self) -> &str {
-        let given = self.read.read_database_url.as_ref();
-        given.unwrap_or(&self.log.database_url).expose()
     }
 }
 
@@ -141,7 +125,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         "millrace-projector",
     )
     .await?;
-    let read_url = settings.read_url();
+    let read_url = settings.read.url(&settings.log).expose();
     let postgres = PgStore::open(read_url)?;
     let replays = ReplayTable::open(read_url)?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;

@@ -167,8 +167,7 @@ async fn read_models(settings: &Settings, logs: &Logs) -> anyhow::Result<ReadMod
         .query
         .query_database_url
         .as_ref()
-        .or(settings.read.read_database_url.as_ref())
-        .unwrap_or(&settings.log.database_url);
+        .unwrap_or_else(|| settings.read.url(&settings.log));
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     Ok(ReadModels {
         views: views(&settings.log.contexts()?),

@@ -18,6 +18,17 @@ pub enum StoreKind {
     DynamoDb,
 }
 
+impl StoreKind {
+    /// Its name, as settings and resources have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::DynamoDb => "dynamodb",
+        }
+    }
+}
+
 /// A projection with its types erased: what a context lists and a runner runs.
 #[derive(Clone)]
 pub struct View {

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::table::{ReplayTable, TableError};
 
+/// The turn to drive.
+const TURN: &str = "millrace.replays";
+
 /// How often the table is looked at, in milliseconds: how soon a new replay begins.
 const LOOK_MS: u64 = 500;
 
@@ -36,7 +39,7 @@ pub async fn drive(
 ) {
     let driving = async {
         loop {
-            match take_turn(&table).await {
+            match table.try_turn(TURN).await {
                 Ok(Some(turn)) => {
                     let driver = Driver::new(Arc::clone(&engine), Arc::clone(&work));
                     let error = drive_while(&table, &driver, turn).await;
@@ -49,20 +52,6 @@ pub async fn drive(
         }
     };
     stop.run_until_cancelled(driving).await;
-}
-
-/// The turn to drive: a lock that ends with its connection.
-async fn take_turn(table: &ReplayTable) -> Result<Option<PoolConnection<Postgres>>, TableError> {
-    let mut connection = table.pool().acquire().await?;
-    let taken: bool =
-        sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('millrace.replays', 0))")
-            .fetch_one(&mut *connection)
-            .await?;
-    Ok(taken.then(|| {
-        // The lock must not go back into the pool with the connection.
-        connection.close_on_drop();
-        connection
-    }))
 }
 
 /// Drives until the table or the turn is lost, which it gives as an error.

@@ -8,7 +8,6 @@ use millrace_kernel::Timestamp;
 use millrace_projecting::{
     Action, DeadLetters, Generation, GenerationId, GenerationStatus, LetterRun,
     Owner as StoreOwner, PositionRange, Reason, Rebuilds, RunState, RunStatus, StoreError,
-    StoreKind,
 };
 use millrace_replay::{
     Body, Engine, EngineError, LetterSelector, OnFailure, Outline, Owner, ReasonClass,
@@ -67,7 +66,7 @@ impl ReadStores {
             summary: PlanSummary {
                 summary,
                 version: Some(to.version),
-                store: Some(store_name(plan.store).to_owned()),
+                store: Some(plan.store.as_str().to_owned()),
                 ..PlanSummary::default()
             },
             live,
@@ -90,7 +89,7 @@ impl ReadStores {
             summary: PlanSummary {
                 summary: format!("{what} {matching} dead letters of {projection}"),
                 version: Some(plan.version),
-                store: Some(store_name(plan.store).to_owned()),
+                store: Some(plan.store.as_str().to_owned()),
                 letters: Some(matching),
                 ..PlanSummary::default()
             },
@@ -110,7 +109,7 @@ impl ReadStores {
                     plan.events_total, plan.lanes_total
                 ),
                 version: Some(plan.version),
-                store: Some(store_name(plan.store).to_owned()),
+                store: Some(plan.store.as_str().to_owned()),
                 events: Some(plan.events_total),
                 partitions: Some(plan.lanes_total),
                 letters: None,
@@ -284,8 +283,8 @@ impl Engine for ReadStores {
     }
 
     async fn live(&self, projection: &str) -> Result<Option<String>, EngineError> {
-        let plan = self.rebuilds.plan(projection).await.map_err(engine_error)?;
-        Ok(plan.live.map(|live| live.id.to_string()))
+        let live = self.rebuilds.live(projection).await.map_err(engine_error)?;
+        Ok(live.map(|live| live.id.to_string()))
     }
 
     async fn begin_redrive(
@@ -392,13 +391,6 @@ fn store_pace(pace: Pace) -> millrace_projecting::Pace {
     millrace_projecting::Pace {
         max_events_per_second: pace.max_events_per_second.and_then(NonZeroU32::new),
         suspended: pace.suspended,
-    }
-}
-
-const fn store_name(store: StoreKind) -> &'static str {
-    match store {
-        StoreKind::Postgres => "postgres",
-        StoreKind::DynamoDb => "dynamodb",
     }
 }
 

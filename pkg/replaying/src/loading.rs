@@ -9,7 +9,7 @@ use sqlx::{Postgres, pool::PoolConnection};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::table::{ReplayTable, TableError};
+use crate::table::ReplayTable;
 
 /// How often generations to be loaded are looked for, in milliseconds.
 const LOOK_MS: u64 = 1_000;
@@ -38,7 +38,8 @@ pub async fn load_what_is_asked(rebuilds: Rebuilds, table: ReplayTable, stop: Ca
                     if taken.len() >= MAX_LOADS || taken.values().any(|one| *one == key) {
                         continue;
                     }
-                    let turn = match take_turn(&table, key).await {
+                    let name = format!("millrace.load.{store:?}.{}", generation.id);
+                    let turn = match table.try_turn(&name).await {
                         Ok(Some(turn)) => turn,
                         Ok(None) => continue,
                         Err(error) => {
@@ -77,20 +78,4 @@ async fn load(
             tracing::warn!(projection, generation = %id, error = &error as &dyn std::error::Error, "a load failed; it is tried again");
         }
     }
-}
-
-/// The turn to load a generation: a lock that ends with its connection.
-async fn take_turn(
-    table: &ReplayTable,
-    (store, id): Key,
-) -> Result<Option<PoolConnection<Postgres>>, TableError> {
-    let mut connection = table.pool().acquire().await?;
-    let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
-        .bind(format!("millrace.load.{store:?}.{id}"))
-        .fetch_one(&mut *connection)
-        .await?;
-    Ok(taken.then(|| {
-        connection.close_on_drop();
-        connection
-    }))
 }

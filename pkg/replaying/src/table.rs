@@ -10,7 +10,8 @@ use millrace_replay::{
 };
 use serde_json::{Value, json};
 use sqlx::{
-    ConnectOptions, PgPool, Row,
+    ConnectOptions, PgPool, Postgres, Row,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     types::Json,
 };
@@ -101,8 +102,23 @@ impl ReplayTable {
         Ok(Self { pool })
     }
 
-    pub(crate) const fn pool(&self) -> &PgPool {
-        &self.pool
+    /// A turn that one process has at a time, all over the read database: a lock under this name,
+    /// which ends with its connection. `None` when another has it.
+    pub(crate) async fn try_turn(
+        &self,
+        name: &str,
+    ) -> Result<Option<PoolConnection<Postgres>>, TableError> {
+        let mut connection = self.pool.acquire().await?;
+        let taken: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
+                .bind(name)
+                .fetch_one(&mut *connection)
+                .await?;
+        Ok(taken.then(|| {
+            // The lock must not go back into the pool with the connection.
+            connection.close_on_drop();
+            connection
+        }))
     }
 
     /// Asks for a replay.

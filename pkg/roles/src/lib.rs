@@ -20,4 +20,4 @@ pub use migrate::{migrate_streams, migrate_views};
 pub use models::{Opened, ReadModels};
 pub use open::{Late, check_nats, patiently, topology};
 pub use serving::bind;
-pub use settings::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings};
+pub use settings::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings, RebuildBy};

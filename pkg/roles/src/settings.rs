@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use millrace_es::PartitionCount;
 use millrace_eventlog::dynamodb::streams::StreamsOptions;
 use millrace_runtime::Secret;
@@ -151,6 +151,23 @@ pub struct ReadStoreSettings {
     /// PostgreSQL of the read models [default: the event log's]
     #[arg(long, env = "READ_DATABASE_URL", value_name = "URL")]
     pub read_database_url: Option<Secret<String>>,
+}
+
+impl ReadStoreSettings {
+    /// Where the read models in PostgreSQL are: beside the event log unless said otherwise.
+    #[must_use]
+    pub fn url<'a>(&'a self, log: &'a LogSettings) -> &'a Secret<String> {
+        self.read_database_url.as_ref().unwrap_or(&log.database_url)
+    }
+}
+
+/// Who does the bulk work of rebuilds: one setting, of the controller and of the projectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RebuildBy {
+    /// An Indexed Job, which takes nothing from the live projector.
+    Job,
+    /// The projector, where no Jobs can run.
+    Projector,
 }
 
 /// Where DynamoDB is.

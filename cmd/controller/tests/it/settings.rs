@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 
-use millrace_controller::{EnvironmentSource, Settings, WorkBy};
+use millrace_controller::{EnvironmentSource, Settings};
+use millrace_roles::RebuildBy;
 use millrace_runtime::config::{ConfigError, parse_arguments};
 
 fn parse(arguments: &[&str]) -> Result<Settings, ConfigError> {
@@ -36,7 +37,7 @@ fn help_explains_every_setting() {
 #[test]
 fn jobs_need_an_image_and_take_their_environment_from_secrets() {
     let settings = parse(&[]).unwrap();
-    assert_eq!(settings.controller.rebuild_by, WorkBy::Job);
+    assert_eq!(settings.controller.rebuild_by, RebuildBy::Job);
     let refused = settings.controller.job().unwrap_err().to_string();
     assert!(refused.contains("MILLRACE_JOB_IMAGE"), "{refused}");
     let given = [

@@ -82,8 +82,7 @@ impl Rebuilds {
     pub async fn plan(&self, projection: &str) -> Result<RebuildPlan, StoreError> {
         let view = self.view(projection)?;
         let heads = self.heads(view).await?;
-        let known = self.store(view)?.generations(projection).await?;
-        let live = Generation::answering(&known, view.version()).cloned();
+        let live = self.live(projection).await?;
         let targets = targets_at(&heads);
         Ok(RebuildPlan {
             projection: projection.to_owned(),
@@ -248,8 +247,7 @@ impl Rebuilds {
         stop: &CancellationToken,
     ) -> Result<Verification, StoreError> {
         let view = self.view_of(generation)?;
-        let known = self.store(view)?.generations(view.name()).await?;
-        let Some(live) = Generation::answering(&known, view.version()) else {
+        let Some(live) = &self.live(view.name()).await? else {
             return Ok(Verification::of_nothing());
         };
         let subjects = Subjects {
@@ -263,6 +261,16 @@ impl Rebuilds {
             (StoreKind::DynamoDb, _, Some(store)) => store.verify(subjects, options, stop).await,
             _ => Err(view.no_store()),
         }
+    }
+
+    /// The generation of a projection that answers now, to code of this release.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a projection that is not known here; else see [`StoreError`].
+    pub async fn live(&self, projection: &str) -> Result<Option<Generation>, StoreError> {
+        let version = self.view(projection)?.version();
+        let known = self.generations(projection).await?;
+        Ok(Generation::answering(&known, version).cloned())
     }
 
     /// The generations of a projection, newest first.

@@ -55,10 +55,7 @@ pub struct RebuildPlan {
 }
 
 fn store_name<S: serde::Serializer>(store: &StoreKind, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(match store {
-        StoreKind::Postgres => "postgres",
-        StoreKind::DynamoDb => "dynamodb",
-    })
+    to.serialize_str(store.as_str())
 }
 
 /// How fast a load may be: of the whole rebuild, shared out among its workers.
