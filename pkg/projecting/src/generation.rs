@@ -114,6 +114,9 @@ pub struct Generation {
     /// Whose rebuild it comes from; none for one that a projector made by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// Whether it answers because it was gone back to by force: readers may then go back in time.
+    #[serde(skip)]
+    pub forced: bool,
 }
 
 impl Generation {

@@ -237,6 +237,7 @@ impl DynamoStore {
             place: format!("{}_{}_g{id}", self.namespace, view.name()),
             created_at: Timestamp::now(),
             owner,
+            forced: false,
         };
         create_table(&self.client, &generation.place, definition).await?;
         let items: Vec<Item> = heads
@@ -428,6 +429,7 @@ fn read_generation(item: &Item) -> Result<Generation, StoreError> {
         place: get_text(item, "place")?.to_owned(),
         created_at: get_time(item, "created_at")?,
         owner: owner.map(Owner::new).transpose()?,
+        forced: matches!(item.get("forced"), Some(AttributeValue::Bool(true))),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which generation answers: switches and rollbacks.
 
-use aws_sdk_dynamodb::types::TransactWriteItem;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 
 use super::{
     DynamoStore,
@@ -81,7 +81,7 @@ impl DynamoStore {
                 changes.push(self.set_status(one, left)?);
             }
             let previous = live.map(|one| one.id);
-            changes.push(self.set_active(wanted, previous)?);
+            changes.push(self.set_active(wanted, previous, how.is_forced())?);
             if self.change(projection, revision, changes).await? {
                 tracing::info!(projection, generation = %wanted.id, ?previous, "switched to a generation");
                 return Ok(Switched { previous });
@@ -116,14 +116,17 @@ impl DynamoStore {
         &self,
         generation: &Generation,
         previous: Option<GenerationId>,
+        forced: bool,
     ) -> Result<TransactWriteItem, StoreError> {
-        let mut change = self.status_update(generation, GenerationStatus::Active);
+        let mut set = "SET #t = :status, switched_at = :now, forced = :forced".to_owned();
+        let mut change = self
+            .status_update(generation, GenerationStatus::Active)
+            .expression_attribute_values(":forced", AttributeValue::Bool(forced));
         if let Some(previous) = previous {
-            change = change
-                .update_expression("SET #t = :status, switched_at = :now, previous = :previous")
-                .expression_attribute_values(":previous", number(previous.get()));
+            set.push_str(", previous = :previous");
+            change = change.expression_attribute_values(":previous", number(previous.get()));
         }
-        Self::built(change)
+        Self::built(change.update_expression(set))
     }
 
     async fn previous(&self, generation: &Generation) -> Result<Option<GenerationId>, StoreError> {

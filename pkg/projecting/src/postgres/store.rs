@@ -25,7 +25,7 @@ use crate::{
 pub(super) const CONTROL_SCHEMA: &str = "projections";
 
 /// The control tables' migrations, in order.
-const MIGRATIONS: [(&str, &str); 5] = [
+const MIGRATIONS: [(&str, &str); 6] = [
     (
         "generations",
         include_str!("../../../../migrations/projections/0001_generations.sql"),
@@ -45,6 +45,10 @@ const MIGRATIONS: [(&str, &str); 5] = [
     (
         "replays",
         include_str!("../../../../migrations/projections/0005_replays.sql"),
+    ),
+    (
+        "forced",
+        include_str!("../../../../migrations/projections/0006_forced.sql"),
     ),
 ];
 
@@ -332,7 +336,7 @@ pub(super) async fn create(
     let schema = format!("{}_g{id}", view.name().replace('-', "_"));
     let row = sqlx::query(
         "UPDATE generations SET schema_name = $2 WHERE id = $1
-         RETURNING id, projection, version, status, schema_name, created_at, owner",
+         RETURNING id, projection, version, status, schema_name, created_at, owner, forced",
     )
     .bind(id)
     .bind(&schema)
@@ -398,11 +402,12 @@ pub(super) async fn list_generations(
     conn: &mut PgConnection,
     projection: &str,
 ) -> Result<Vec<Generation>, StoreError> {
-    // The owner is read so that it may be missing: a query role may be of this release before the
-    // projector has migrated the tables.
+    // What later migrations added is read so that it may be missing: a query role may be of this
+    // release before the projector has migrated the tables.
     let rows = sqlx::query(
         "SELECT id, projection, version, status, schema_name, created_at,
-                to_jsonb(g) ->> 'owner' AS owner
+                to_jsonb(g) ->> 'owner' AS owner,
+                coalesce((to_jsonb(g) ->> 'forced')::boolean, false) AS forced
          FROM generations g WHERE projection = $1 ORDER BY id DESC",
     )
     .bind(projection)
@@ -422,6 +427,7 @@ pub(crate) fn read_generation(row: &PgRow) -> Result<Generation, StoreError> {
         place: row.try_get("schema_name")?,
         created_at: Timestamp::new(row.try_get::<OffsetDateTime, _>("created_at")?),
         owner: owner.as_deref().map(Owner::new).transpose()?,
+        forced: row.try_get("forced")?,
     })
 }
 

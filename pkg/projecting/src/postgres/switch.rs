@@ -88,7 +88,7 @@ impl PgStore {
         }
         set_status(&mut tx, wanted.id, GenerationStatus::Active).await?;
         let previous = live.map(|one| one.id);
-        write_previous(&mut tx, wanted.id, previous).await?;
+        write_origin(&mut tx, wanted.id, previous, forced).await?;
         tx.commit().await?;
         tracing::info!(projection = wanted.projection, generation = %wanted.id, ?previous, "switched to a generation");
         Ok(Switched { previous })
@@ -155,14 +155,17 @@ async fn read_previous(
     Ok(row.try_get::<Option<i64>, _>(0)?.map(GenerationId::new))
 }
 
-async fn write_previous(
+/// What the generation that answers took over from, and whether it had to be nowhere behind it.
+async fn write_origin(
     conn: &mut PgConnection,
     id: GenerationId,
     previous: Option<GenerationId>,
+    forced: bool,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE generations SET previous = $2 WHERE id = $1")
+    sqlx::query("UPDATE generations SET previous = $2, forced = $3 WHERE id = $1")
         .bind(id.get())
         .bind(previous.map(GenerationId::get))
+        .bind(forced)
         .execute(conn)
         .await?;
     Ok(())

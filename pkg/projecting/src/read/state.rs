@@ -30,9 +30,9 @@ const REFRESH_MS: u64 = 1_000;
 /// How often at most signals make the watermark be read anew, in milliseconds.
 const SIGNALLED_REFRESH_MS: u64 = 100;
 
-/// How often it is looked whether a generation that is to answer is as far as the one before, at
-/// most.
-const MAX_TAKEOVER_LOOKS: u32 = 200;
+/// How often it is looked in a row whether a generation that is to answer is as far as the one
+/// before; then what else has to be fresh is looked after.
+const MAX_TAKEOVER_LOOKS: u32 = 50;
 
 /// The pause between two such looks, in milliseconds.
 const TAKEOVER_POLL_MS: u64 = 20;
@@ -151,10 +151,15 @@ impl<B: Backend> ReadState<B> {
         let active = Generation::answering(&known, version).cloned();
         let before = self.cached_generation();
         if active.as_ref().map(|one| one.id) != before.as_ref().map(|one| one.id) {
+            // One that is gone, or that nobody keeps current any more, gives way at once.
+            let before = before.filter(|before| {
+                let now = known.iter().find(|one| one.id == before.id);
+                now.is_some_and(|now| now.status.is_worked_on())
+            });
             self.take_over(before.as_ref(), active.as_ref()).await?;
         }
         drop(turn);
-        let Some(active) = active else {
+        let Some(active) = self.cached_generation() else {
             return Ok(());
         };
         // The checkpoints are read before the head: an idle partition is then idle at the head.
@@ -174,14 +179,15 @@ impl<B: Backend> ReadState<B> {
 
     /// Makes another generation the one that answers here, in a moment in which nobody reads and
     /// it is nowhere behind the one before. It was so when it was switched to, but the one before is
-    /// kept current as well, and may be a batch ahead of it when somebody here reads last. Not for
-    /// ever: one that was gone back to by force stays behind.
+    /// kept current as well, and may be ahead of it when somebody here reads last. Where no such
+    /// moment comes the one before goes on answering, and the next look tries again; only one that
+    /// was gone back to by force takes over wherever it is.
     async fn take_over(
         &self,
         before: Option<&Generation>,
         active: Option<&Generation>,
     ) -> Result<(), StoreError> {
-        if let (Some(before), Some(active)) = (before, active) {
+        if let (Some(before), Some(active)) = (before, active.filter(|one| !one.forced)) {
             for _ in 0..MAX_TAKEOVER_LOOKS {
                 let passed = self.backend.checkpoints(before).await?;
                 tokio::time::sleep(Duration::from_millis(TAKEOVER_POLL_MS)).await;
@@ -195,6 +201,13 @@ impl<B: Backend> ReadState<B> {
                     return done;
                 }
             }
+            tracing::debug!(
+                projection = self.view.name(),
+                from = %before.id,
+                to = %active.id,
+                "the generation that is to answer is not there yet"
+            );
+            return Ok(());
         }
         self.set_active(active);
         Ok(())
