@@ -16,7 +16,9 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{WatchStreamExt as _, applier};
 use kube::{Api, Client, Resource as _};
-use millrace_replay::{Driver, DriverError, Engine, Notice, Owner, Replay, Work};
+use millrace_replay::{
+    Driver, DriverError, Engine, Notice, Owner, Records, Replay, SWEEP_INTERVAL, Work, sweep,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -53,6 +55,8 @@ pub struct ControllerParts {
     pub engine: Arc<dyn Engine>,
     /// Who does the bulk work.
     pub work: Arc<dyn Work>,
+    /// Where else replays of the same read stores are written down: theirs is not swept.
+    pub elsewhere: Vec<Arc<dyn Records>>,
 }
 
 impl std::fmt::Debug for ControllerParts {
@@ -75,6 +79,7 @@ pub struct Controller {
     recorder: Recorder,
     context: Arc<Context>,
     watching: Watching,
+    elsewhere: Vec<Arc<dyn Records>>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -87,6 +92,7 @@ impl std::fmt::Debug for Controller {
 }
 
 struct Context {
+    engine: Arc<dyn Engine>,
     driver: Driver,
     replays: Replays,
     recorder: Recorder,
@@ -112,6 +118,7 @@ impl Controller {
         };
         let recorder = Recorder::new(parts.client.clone(), reporter);
         let context = Context {
+            engine: Arc::clone(&parts.engine),
             driver: Driver::new(parts.engine, parts.work),
             replays: Replays::new(&parts.client, &parts.namespace, recorder.clone()),
             recorder: recorder.clone(),
@@ -131,6 +138,7 @@ impl Controller {
             recorder,
             context: Arc::new(context),
             watching: Watching::default(),
+            elsewhere: parts.elsewhere,
         }
     }
 
@@ -140,16 +148,43 @@ impl Controller {
         self.watching.clone()
     }
 
+    /// Drops what replays left that are gone, see [`sweep`].
+    ///
+    /// # Errors
+    /// See [`DriverError`].
+    pub async fn sweep(&self) -> Result<Vec<String>, DriverError> {
+        let own: &dyn Records = &self.context.replays;
+        let others = self.elsewhere.iter().map(|one| &**one);
+        let places: Vec<_> = std::iter::once(own).chain(others).collect();
+        sweep(&*self.context.engine, &places).await
+    }
+
+    async fn sweep_on(&self, stop: &CancellationToken) {
+        let pause = || stop.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL));
+        while pause().await.is_some() {
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what replays left that are gone was not looked for"
+                );
+            }
+        }
+    }
+
     /// Drives until told to stop; then what runs finishes its pass. Waits as long as the resource
     /// is not defined, also when its definition goes and comes back.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(Box::pin(self.drive(&stop)), Box::pin(self.sweep_on(&stop)));
+    }
+
+    async fn drive(&self, stop: &CancellationToken) {
         let sentry = Sentry {
             replays: Api::namespaced(self.client.clone(), &self.namespace),
             recorder: self.recorder.clone(),
             itself: self.itself.clone(),
             watching: self.watching.clone(),
         };
-        while sentry.until_there(&stop).await {
+        while sentry.until_there(stop).await {
             let ended = stop.child_token();
             let (store, writer) = reflector::store();
             let session = Box::pin(self.session(store.clone(), writer, ended.clone()));

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::Router;
 use kube::{Client, Config};
-use millrace_replay::{Engine, ProjectorWorks, Work};
+use millrace_replay::{Engine, ProjectorWorks, Records, Work};
 use millrace_roles::{Frame, RebuildBy};
 use millrace_runtime::admin::Health;
 use millrace_runtime::instance_name;
@@ -39,15 +39,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let config = Config::infer().await.context(
         "no API server is configured: set KUBECONFIG, or run in a pod with a service account",
     )?;
-    let Some((engine, logs)) = stores::open(&settings, &shutdown).await? else {
+    let Some(stores) = stores::open(&settings, &shutdown).await? else {
         return Ok(());
     };
-    let ended = run_on(config, settings, engine, shutdown).await;
-    logs.close().await;
+    let elsewhere: Vec<Arc<dyn Records>> = vec![Arc::new(stores.replays)];
+    let ended = run_on(config, settings, stores.engine, elsewhere, shutdown).await;
+    stores.logs.close().await;
     ended
 }
 
-/// As [`run`], with this engine and on this API server.
+/// As [`run`], with this engine and on this API server; `elsewhere` is where else replays of the
+/// same stores are written down.
 ///
 /// # Errors
 /// When the admin port is in use, or a setting makes no sense.
@@ -55,6 +57,7 @@ pub async fn run_on(
     config: Config,
     settings: Settings,
     engine: Arc<dyn Engine>,
+    elsewhere: Vec<Arc<dyn Records>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let own = &settings.controller;
@@ -75,6 +78,7 @@ pub async fn run_on(
         concurrency: own.concurrency,
         engine,
         work,
+        elsewhere,
     });
     let health = health(&controller);
     let frame = Frame::open(&settings.common, health, Router::new(), shutdown).await?;

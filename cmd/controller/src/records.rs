@@ -19,6 +19,9 @@ pub const FINALIZER: &str = "millrace.dev/replay";
 const PAGE: u32 = 500;
 /// More pages than this are not read.
 const MAX_PAGES: usize = 20;
+/// What is said where there are more.
+const TOO_MANY: &str = "there are more than 10000 Replays, which are not all looked at: delete old \
+                        ones, or set ttlSecondsAfterFinished";
 /// What the API server takes as the text of an event.
 const MAX_NOTE_BYTES: usize = 1_000;
 
@@ -67,6 +70,27 @@ impl Replays {
             .map(|found| found.metadata)
             .filter(|metadata| metadata.uid.as_ref() == Some(&record.owner.0))
             .ok_or_else(|| OutsideError::Changed(record.name.clone()))
+    }
+
+    /// Reads the Replays page by page; `false` when there are more than are read.
+    async fn each(
+        &self,
+        mut take: impl FnMut(&DeserializeGuard<Replay>),
+    ) -> Result<bool, OutsideError> {
+        let mut params = ListParams::default().limit(PAGE);
+        for _ in 0..MAX_PAGES {
+            let page = self
+                .guarded
+                .list(&params)
+                .await
+                .map_err(|error| unavailable("listing Replays", error))?;
+            page.items.iter().for_each(&mut take);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     async fn set_finalizers(
@@ -122,31 +146,30 @@ fn refused(record: &Record, doing: &str, error: kube::Error) -> OutsideError {
 impl Records for Replays {
     async fn all(&self) -> Result<Vec<Record>, OutsideError> {
         let mut records = Vec::new();
-        let mut params = ListParams::default().limit(PAGE);
-        for _ in 0..MAX_PAGES {
-            let page = self
-                .guarded
-                .list(&params)
-                .await
-                .map_err(|error| unavailable("listing Replays", error))?;
-            let read = page
-                .items
-                .iter()
-                .filter_map(|replay| replay.0.as_ref().ok());
-            records.extend(
-                read.filter_map(record)
-                    .filter(|record| !record.status.ended()),
-            );
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(records),
-            }
+        let whole = self
+            .each(|replay| {
+                let read = replay.0.as_ref().ok().and_then(record);
+                records.extend(read.filter(|record| !record.status.ended()));
+            })
+            .await?;
+        if !whole {
+            tracing::warn!("{TOO_MANY}");
         }
-        tracing::warn!(
-            limit = PAGE as usize * MAX_PAGES,
-            "there are more Replays than are looked at: delete old ones, or set ttlSecondsAfterFinished"
-        );
         Ok(records)
+    }
+
+    async fn owners(&self) -> Result<Vec<Owner>, OutsideError> {
+        let mut owners = Vec::new();
+        let whole = self
+            .each(|replay| owners.extend(replay.meta().uid.clone().map(Owner)))
+            .await?;
+        if whole {
+            return Ok(owners);
+        }
+        Err(OutsideError::Unavailable {
+            what: "listing all Replays".to_owned(),
+            source: TOO_MANY.into(),
+        })
     }
 
     async fn write(&self, record: &Record, status: &ReplayStatus) -> Result<Record, OutsideError> {

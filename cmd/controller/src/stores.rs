@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds};
 use millrace_replay::Engine;
-use millrace_replaying::ReadStores;
+use millrace_replaying::{ReadStores, ReplayTable};
 use millrace_roles::{LogPlaces, LogUse, Logs, topology, views};
 use millrace_runtime::aws;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,16 @@ use crate::settings::Settings;
 /// The name that stores show for the controller's connections.
 const NAME: &str = "millrace-controller";
 
+/// What the controller works on.
+pub struct Stores {
+    /// What rebuilds and switches.
+    pub engine: Arc<dyn Engine>,
+    /// The event logs behind it.
+    pub logs: Logs,
+    /// The replays of the same stores that were asked for without Kubernetes.
+    pub replays: ReplayTable,
+}
+
 /// Opens what is asked and written, as soon as it answers. `None` when told to stop meanwhile.
 ///
 /// # Errors
@@ -21,10 +31,12 @@ const NAME: &str = "millrace-controller";
 pub async fn open(
     settings: &Settings,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Option<(Arc<dyn Engine>, Logs)>> {
+) -> anyhow::Result<Option<Stores>> {
     let namespace = &settings.common.namespace;
     let topology = topology(&settings.nats, namespace, NAME).await?;
-    let postgres = PgStore::open(settings.read.url(&settings.log).expose())?;
+    let read_url = settings.read.url(&settings.log).expose();
+    let postgres = PgStore::open(read_url)?;
+    let replays = ReplayTable::open(read_url)?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, namespace.clone());
     let places = LogPlaces::of(&settings.log, &settings.dynamodb, namespace, NAME).await?;
@@ -49,5 +61,9 @@ pub async fn open(
         Some(dynamodb),
         Some(topology),
     );
-    Ok(Some((Arc::new(ReadStores::new(rebuilds, letters)), logs)))
+    Ok(Some(Stores {
+        engine: Arc::new(ReadStores::new(rebuilds, letters)),
+        logs,
+        replays,
+    }))
 }

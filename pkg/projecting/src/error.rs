@@ -1,4 +1,7 @@
-use crate::generation::{GenerationId, Lane};
+use crate::{
+    generation::{GenerationId, Lane},
+    owner::Owner,
+};
 
 /// What went wrong between a projector (or a query) and the store of its views.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,19 @@ pub enum StoreError {
         at: millrace_es::Position,
         /// Where it would have to be.
         needed: millrace_es::Position,
+    },
+    /// Another rebuild of the projection is not done yet: one at a time, whoever asks.
+    #[error(
+        "generation {generation} of {projection} is being rebuilt for another replay ({owner}), \
+         which comes first: wait for it, or cancel it"
+    )]
+    Busy {
+        /// The projection.
+        projection: String,
+        /// The generation that is not done.
+        generation: GenerationId,
+        /// Whose it is.
+        owner: Owner,
     },
     /// A view or a request that can never work.
     #[error("{0}")]

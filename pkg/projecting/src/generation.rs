@@ -149,6 +149,34 @@ impl Generation {
         (kept, stale.collect())
     }
 
+    /// Whether a rebuild made it and nobody switched to it yet.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        use GenerationStatus::{Candidate, Loading};
+        self.owner.is_some() && matches!(self.status, Loading | Candidate)
+    }
+
+    /// An owner's own generation among those of a projection.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when it has none, and another's is not done.
+    pub(crate) fn of_owner(known: Vec<Self>, owner: &Owner) -> Result<Option<Self>, StoreError> {
+        let own = known
+            .iter()
+            .position(|one| one.owner.as_ref() == Some(owner));
+        if let Some(own) = own {
+            return Ok(known.into_iter().nth(own));
+        }
+        let other = known.into_iter().find(Self::is_unfinished);
+        match other.map(|one| (one.id, one.projection, one.owner)) {
+            Some((generation, projection, Some(owner))) => Err(StoreError::Busy {
+                projection,
+                generation,
+                owner,
+            }),
+            _ => Ok(None),
+        }
+    }
+
     /// Refuses to give up the one that answers; its status may have changed since it was read.
     pub(crate) fn require_idle(&self, status: GenerationStatus) -> Result<(), StoreError> {
         if status != GenerationStatus::Active {

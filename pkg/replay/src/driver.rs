@@ -12,7 +12,7 @@ use crate::conditions::{READY, shortened};
 use crate::engine::{Engine, EngineError, Notice, OutsideError, Record, Records, Work, WorkOrder};
 use crate::plan::{self, PATIENT_INTERVAL, Step, WATCH_INTERVAL};
 use crate::report::{self, Outcome};
-use crate::resource::{Body, ReplayType};
+use crate::resource::{Body, OnConflict, ReplaySpec, ReplayType};
 use crate::tasks::Tasks;
 use crate::world::{Task, TaskEnd, World};
 
@@ -256,7 +256,8 @@ impl Driver {
             }
             (Step::Begin, _) => {
                 let pace = plan::rebuild_pace(spec);
-                let view = engine.begin(&record.owner, projection, pace).await?;
+                let begun = engine.begin(&record.owner, projection, pace).await;
+                let view = begun.map_err(|error| unless_queued(spec, error))?;
                 return Ok(Outcome::Begun(Box::new(view)));
             }
             (Step::SetPace(pace), _) => {
@@ -341,6 +342,20 @@ impl From<OutsideError> for Missing {
 }
 
 /// What an error of the engine means for the step that met it.
+/// A replay that does not wait for others of its projection fails, also where the other one was
+/// asked for elsewhere.
+fn unless_queued(spec: &ReplaySpec, error: EngineError) -> EngineError {
+    match error {
+        EngineError::NotYet(message) if spec.on_conflict == OnConflict::Fail => {
+            EngineError::Refused {
+                reason: plan::CONFLICT.to_owned(),
+                message: format!("{message}; onConflict is Fail"),
+            }
+        }
+        other => other,
+    }
+}
+
 fn judged(step: &Step, error: EngineError) -> Outcome {
     match error {
         EngineError::Unavailable(message) => Outcome::Unavailable(message),

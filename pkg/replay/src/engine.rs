@@ -22,7 +22,8 @@ pub enum EngineError {
         /// In a sentence.
         message: String,
     },
-    /// A switch is asked for too early: the new generation is behind the live one somewhere.
+    /// It is too early: the new generation is behind the live one somewhere, or another replay's
+    /// generation of the projection has to be done with first.
     #[error("{0}")]
     NotYet(String),
     /// A generation is not dropped because it answers queries.
@@ -47,6 +48,17 @@ pub struct Outline {
     pub summary: PlanSummary,
     /// The generation that answers queries; none before the first.
     pub live: Option<String>,
+}
+
+/// A generation that a rebuild made and nobody switched to yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Of which projection.
+    pub projection: String,
+    /// Its name.
+    pub generation: String,
 }
 
 /// The engine: rebuilds, redrives and switches. Every call may be repeated.
@@ -138,6 +150,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// [`EngineError::Active`] for one that answers queries.
     async fn discard(&self, projection: &str, generation: &str) -> Result<(), EngineError>;
+
+    /// The generations of rebuilds that were never switched to, of all projections.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, EngineError>;
 
     /// The generation that answers queries.
     ///
@@ -325,6 +343,12 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// See [`OutsideError`].
     async fn all(&self) -> Result<Vec<Record>, OutsideError>;
+
+    /// Whose replays there are, ended and undecodable ones included.
+    ///
+    /// # Errors
+    /// See [`OutsideError`]; also when there are more than can be read.
+    async fn owners(&self) -> Result<Vec<Owner>, OutsideError>;
 
     /// Writes a status over exactly the revision that was read, and gives the new record.
     ///

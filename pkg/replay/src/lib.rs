@@ -16,6 +16,7 @@ pub mod plan;
 mod report;
 mod resource;
 pub mod status;
+mod sweep;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -25,7 +26,7 @@ pub use crd::{CrdError, replay_crd};
 pub use driver::{Driver, DriverError};
 pub use engine::{
     Engine, EngineError, Notice, Outline, OutsideError, Owner, ProjectorWorks, Record, Records,
-    Work, WorkOrder,
+    Unfinished, Work, WorkOrder,
 };
 pub use report::{Outcome, after};
 pub use resource::{
@@ -34,3 +35,4 @@ pub use resource::{
     RedriveAction, RedriveSpec, Replay, ReplaySpec, ReplayType, RollbackSpec, Throttle, VerifyMode,
     VerifySpec,
 };
+pub use sweep::{SWEEP_INTERVAL, sweep};

@@ -281,6 +281,9 @@ fn mismatch(spec: &ReplaySpec, status: &ReplayStatus) -> Option<Ending> {
     })
 }
 
+/// Why a replay failed that does not wait for others.
+pub(crate) const CONFLICT: &str = "Conflict";
+
 /// Whether another replay is active and this one was not to wait for it.
 fn conflict(spec: &ReplaySpec, status: &ReplayStatus, world: &World) -> Option<Ending> {
     if spec.on_conflict != OnConflict::Fail || status.start_time.is_some() {
@@ -291,7 +294,7 @@ fn conflict(spec: &ReplaySpec, status: &ReplayStatus, world: &World) -> Option<E
         "{} is active on the same projection, and onConflict is Fail",
         other.name
     );
-    Some(Ending::failed("Conflict", message))
+    Some(Ending::failed(CONFLICT, message))
 }
 
 /// The replays of the projection whose turn is before this one's.

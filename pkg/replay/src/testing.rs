@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use crate::engine::{Engine, EngineError, Outline, Owner};
+use crate::engine::{Engine, EngineError, Outline, Owner, Unfinished};
 use crate::resource::{Body, RedriveAction, RedriveSpec, ReplaySpec, VerifySpec};
 use crate::status::{PlanSummary, RedriveStatus, Target, VerificationStatus};
 use crate::world::{Pace, RebuildView, RedriveState, RedriveView, Stage};
@@ -502,6 +502,26 @@ impl Engine for ScriptedEngine {
             }
             projection.generations.remove(generation);
             Ok(())
+        })
+        .await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, EngineError> {
+        self.call("unfinished", |state| {
+            let mut found = Vec::new();
+            for (projection, one) in &state.projections {
+                let made = one.generations.iter();
+                found.extend(made.filter_map(|(generation, made)| {
+                    let open = matches!(made.stage, Stage::Loading | Stage::Candidate);
+                    let owner = made.owner.clone().filter(|_| open)?;
+                    Some(Unfinished {
+                        owner,
+                        projection: projection.clone(),
+                        generation: generation.clone(),
+                    })
+                }));
+            }
+            Ok(found)
         })
         .await
     }

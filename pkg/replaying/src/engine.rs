@@ -11,7 +11,7 @@ use millrace_projecting::{
 };
 use millrace_replay::{
     Body, Engine, EngineError, LetterSelector, OnFailure, Outline, Owner, ReasonClass,
-    RedriveAction, RedriveSpec, ReplaySpec, RollbackSpec, VerifyMode, VerifySpec,
+    RedriveAction, RedriveSpec, ReplaySpec, RollbackSpec, Unfinished, VerifyMode, VerifySpec,
     status::{PlanSummary, RedriveStatus, Target, VerificationStatus},
     world::{Pace, RebuildView, RedriveState, RedriveView, Stage},
 };
@@ -282,6 +282,18 @@ impl Engine for ReadStores {
         self.rebuilds.discard(&found).await.map_err(engine_error)
     }
 
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, EngineError> {
+        let found = self.rebuilds.unfinished().await.map_err(engine_error)?;
+        let named = found.into_iter().filter_map(|one| {
+            Some(Unfinished {
+                owner: Owner(one.owner?.as_str().to_owned()),
+                projection: one.projection,
+                generation: one.id.to_string(),
+            })
+        });
+        Ok(named.collect())
+    }
+
     async fn live(&self, projection: &str) -> Result<Option<String>, EngineError> {
         let live = self.rebuilds.live(projection).await.map_err(engine_error)?;
         Ok(live.map(|live| live.id.to_string()))
@@ -335,7 +347,7 @@ fn engine_error(error: StoreError) -> EngineError {
     let said = describe(&error);
     match error {
         StoreError::Unavailable(_) => EngineError::Unavailable(said),
-        StoreError::Behind { .. } => EngineError::NotYet(said),
+        StoreError::Behind { .. } | StoreError::Busy { .. } => EngineError::NotYet(said),
         StoreError::Invalid(_) => refused(REFUSED, said),
         StoreError::Gone(_) => refused("UnknownGeneration", said),
         StoreError::Unusable(_)

@@ -337,6 +337,19 @@ impl Records for ReplayTable {
         Ok(all)
     }
 
+    async fn owners(&self) -> Result<Vec<Owner>, OutsideError> {
+        let found = sqlx::query_scalar::<_, Uuid>("SELECT uid FROM replays")
+            .fetch_all(&self.pool)
+            .await;
+        match found {
+            Ok(all) => Ok(all.into_iter().map(|uid| Owner(uid.to_string())).collect()),
+            Err(error) => Err(OutsideError::Unavailable {
+                what: "listing replays".to_owned(),
+                source: Box::new(error),
+            }),
+        }
+    }
+
     async fn write(&self, record: &Record, status: &ReplayStatus) -> Result<Record, OutsideError> {
         self.on_revision(
             record,

@@ -16,7 +16,7 @@ use std::{fmt, sync::Arc, time::Duration};
 pub use claim::{Claim, Standing};
 pub use partitions::{LeaseEvent, Ownership, PartitionLeases};
 
-use crate::{names::InvalidToken, topology::Topology};
+use crate::{error::NatsError, names::InvalidToken, topology::Topology};
 use bucket::Bucket;
 
 /// How long a lease lives without being renewed, in milliseconds.
@@ -133,12 +133,25 @@ impl Leases {
         let group = crate::names::token("lease group", group)?;
         Ok(Bucket::new(
             self.topology.clone(),
-            format!("group.{group}"),
+            group_key(group),
             self.options.ttl,
         ))
+    }
+
+    /// Removes a group's record, when nobody is to share its work any more. A member that is still
+    /// there writes it again.
+    ///
+    /// # Errors
+    /// [`NatsError`] when the server does not answer.
+    pub async fn forget_group(topology: &Topology, group: &str) -> Result<(), NatsError> {
+        topology.purge_lease(&group_key(group)).await
     }
 
     pub(crate) const fn topology(&self) -> &Topology {
         &self.topology
     }
+}
+
+fn group_key(group: &str) -> String {
+    format!("group.{group}")
 }

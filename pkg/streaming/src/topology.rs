@@ -150,6 +150,24 @@ impl Topology {
             .map_err(|error| NatsError::new(doing, error))
     }
 
+    /// Removes a key of the lease bucket without a trace; one that is not there is fine.
+    pub(crate) async fn purge_lease(&self, key: &str) -> Result<(), NatsError> {
+        let bucket = self.names.lease_bucket();
+        let doing = format!("remove {key} from the bucket {bucket}");
+        let stream = match self.jetstream.get_stream(format!("KV_{bucket}")).await {
+            Ok(stream) => stream,
+            Err(error) if is_stream_not_found(&error.kind()) => return Ok(()),
+            Err(error) => return Err(NatsError::new(doing, error)),
+        };
+        // A deletion through the bucket would leave a marker in its place.
+        stream
+            .purge()
+            .filter(format!("$KV.{bucket}.{key}"))
+            .await
+            .map_err(|error| NatsError::new(doing, error))?;
+        Ok(())
+    }
+
     /// The state of a context's stream, from its leader; `None` when there is none.
     ///
     /// # Errors

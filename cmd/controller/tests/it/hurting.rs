@@ -1,9 +1,14 @@
 //! The API server is hurt, the definition goes and comes back, an object cannot be read.
 
+use std::sync::Arc;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams};
-use millrace_replay::testing::EVENTS;
-use millrace_replay::{Replay, ReplaySpec, replay_crd};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use millrace_replay::status::ReplayStatus;
+use millrace_replay::testing::{EVENTS, MemoryRecords};
+use millrace_replay::world::Pace;
+use millrace_replay::{Engine, Owner, ProjectorWorks, Record, Replay, ReplaySpec, replay_crd};
 use millrace_testkit::{eventually, own_kubernetes};
 use serde_json::{Value, json};
 
@@ -126,4 +131,61 @@ async fn an_object_that_cannot_be_read_leaves_the_others_alone() {
     .await;
     watching.alive().unwrap();
     watching.ready().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_replay_left_that_is_gone_is_dropped() {
+    let mut server = own_kubernetes().await;
+    let mut world = World::on(server.namespace().await).await;
+    for projection in ["accounts", "balances"] {
+        world.engine.add(projection);
+    }
+    world.engine.load_by_hand();
+    world.control();
+    world.create("stays", ReplaySpec::rebuild("accounts")).await;
+    world.until_status("stays", "Loading").await;
+    world.create("goes", rebuild()).await;
+    world.until_status("goes", "Loading").await;
+    // Somebody takes it away without letting the controller know.
+    world.kill().await;
+    let freed = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let params = PatchParams::default();
+    let patched = world.replays.patch("goes", &params, &freed).await;
+    patched.unwrap();
+    world.delete("goes").await;
+    world.until_gone("goes").await;
+    // One that was asked for without Kubernetes.
+    let by_hand = Record {
+        name: "by-hand".to_owned(),
+        owner: Owner("0a1b".to_owned()),
+        generation: 1,
+        created: Timestamp::now(),
+        deleting: false,
+        held: true,
+        spec: ReplaySpec::rebuild("balances"),
+        status: ReplayStatus::default(),
+        revision: "1".to_owned(),
+    };
+    let engine: &dyn Engine = &*world.engine;
+    let begun = engine.begin(&by_hand.owner, "balances", Pace::default());
+    begun.await.unwrap();
+    let elsewhere = Arc::new(MemoryRecords::default());
+    elsewhere.put(by_hand);
+
+    let controller = world.controller(Arc::new(ProjectorWorks), vec![elsewhere]);
+    assert_eq!(world.engine.generations("orders"), ["g1", "g2"]);
+    assert_eq!(controller.sweep().await.unwrap(), ["g2"]);
+    assert_eq!(world.engine.generations("orders"), ["g1"]);
+    for projection in ["accounts", "balances"] {
+        assert_eq!(world.engine.generations(projection), ["g1", "g2"]);
+    }
+    assert!(controller.sweep().await.unwrap().is_empty());
+    // As long as it is not known which Replays there are, nothing is dropped.
+    let controller = world.controller(Arc::new(ProjectorWorks), Vec::new());
+    server.kill().await;
+    controller.sweep().await.unwrap_err();
+    server.restart().await;
+    assert_eq!(world.engine.generations("balances"), ["g1", "g2"]);
+    assert_eq!(controller.sweep().await.unwrap(), ["g2"]);
+    assert_eq!(world.engine.generations("balances"), ["g1"]);
 }

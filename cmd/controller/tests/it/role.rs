@@ -47,7 +47,7 @@ async fn the_role_says_what_it_waits_for_drives_and_ends() {
     let config = world.kubernetes.config().await;
     let engine = Arc::clone(&world.engine);
     let mut role = JoinSet::new();
-    role.spawn(run_on(config, settings, engine, stop.clone()));
+    role.spawn(run_on(config, settings, engine, Vec::new(), stop.clone()));
     let waits = asked(port, "/readyz", 503).await;
     assert!(waits.contains("replays"), "{waits}");
     let metric = |body: &str, value: &str| {

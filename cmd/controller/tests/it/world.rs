@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use millrace_controller::{Controller, ControllerParts, JobSettings, Jobs, Watching};
 use millrace_replay::testing::ScriptedEngine;
-use millrace_replay::{ProjectorWorks, Replay, ReplaySpec, Work, replay_crd};
+use millrace_replay::{ProjectorWorks, Records, Replay, ReplaySpec, Work, replay_crd};
 use millrace_testkit::{Kubernetes, eventually, kubernetes};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -97,15 +97,21 @@ impl World {
         self.control_with(Arc::new(jobs))
     }
 
-    fn control_with(&mut self, work: Arc<dyn Work>) -> Watching {
-        let controller = Controller::new(ControllerParts {
+    /// A controller that does not run.
+    pub fn controller(&self, work: Arc<dyn Work>, elsewhere: Vec<Arc<dyn Records>>) -> Controller {
+        Controller::new(ControllerParts {
             client: self.client.clone(),
             namespace: self.kubernetes.namespace.clone(),
             pod: "controller-0".to_owned(),
             concurrency: 4,
             engine: Arc::clone(&self.engine) as _,
             work,
-        });
+            elsewhere,
+        })
+    }
+
+    fn control_with(&mut self, work: Arc<dyn Work>) -> Watching {
+        let controller = self.controller(work, Vec::new());
         let watching = controller.watching();
         let stop = self.stop.clone();
         self.controllers

@@ -43,7 +43,7 @@ impl RebuildStore for DynamoStore {
         for attempt in 0..MAX_ATTEMPTS {
             let revision = self.revision(view.name()).await?;
             let known = self.generations(view.name()).await?;
-            if let Some(own) = known.into_iter().find(|g| g.owner.as_ref() == Some(owner)) {
+            if let Some(own) = Generation::of_owner(known, owner)? {
                 return Ok(own);
             }
             let status = GenerationStatus::Loading;

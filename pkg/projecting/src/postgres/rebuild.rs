@@ -39,7 +39,7 @@ impl RebuildStore for PgStore {
         let mut tx = self.control().begin().await?;
         lock_generations(&mut tx, view.name()).await?;
         let known = list_generations(&mut tx, view.name()).await?;
-        if let Some(own) = known.into_iter().find(|g| g.owner.as_ref() == Some(owner)) {
+        if let Some(own) = Generation::of_owner(known, owner)? {
             return Ok(own);
         }
         let new = NewGeneration {

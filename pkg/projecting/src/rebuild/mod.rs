@@ -15,7 +15,7 @@ mod store;
 use std::{sync::Arc, time::Duration};
 
 use millrace_eventlog::EventLog;
-use millrace_streaming::{ConsumerSpec, DeadLetterPublisher, PartitionConsumer, Topology};
+use millrace_streaming::{ConsumerSpec, DeadLetterPublisher, Leases, PartitionConsumer, Topology};
 use tokio_util::sync::CancellationToken;
 
 pub use self::state::{LoadEnd, Pace, RebuildPlan, RebuildState, Share, Target};
@@ -37,6 +37,7 @@ use crate::{
     heads::context_heads,
     owner::Owner,
     postgres::PgStore,
+    runner::lease_group,
     verify::{Subjects, Verification, VerifyOptions},
     view::{StoreKind, View},
 };
@@ -105,7 +106,8 @@ impl Rebuilds {
     /// its pace stay what they are.
     ///
     /// # Errors
-    /// See [`StoreError`].
+    /// [`StoreError::Busy`] while another owner's generation of the projection is neither switched
+    /// to nor discarded; else see [`StoreError`].
     pub async fn begin(
         &self,
         owner: &Owner,
@@ -299,6 +301,20 @@ impl Rebuilds {
         Ok(found)
     }
 
+    /// The generations of all projections that a rebuild made and nobody switched to yet, of
+    /// whichever version.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn unfinished(&self) -> Result<Vec<Generation>, StoreError> {
+        let mut found = Vec::new();
+        for view in &self.views {
+            let known = self.store(view)?.generations(view.name()).await?;
+            found.extend(known.into_iter().filter(Generation::is_unfinished));
+        }
+        Ok(found)
+    }
+
     /// Makes a candidate answer queries, by compare-and-set; for the generation that answers
     /// already it only says what it replaced. The live one is held still for at most a few
     /// seconds, until the candidate is nowhere behind it. What answered before is retained: kept
@@ -375,7 +391,8 @@ impl Rebuilds {
         store.activate(generation, heads, how).await
     }
 
-    /// Retires a generation and drops all there is of it: rows, checkpoints, letters, consumers.
+    /// Retires a generation and drops all there is of it: rows, checkpoints, letters, consumers,
+    /// leases.
     /// For a rebuild that is given up, and for a retained generation whose time is over. One that
     /// is gone already is fine, and what was interrupted is done to the end.
     ///
@@ -386,14 +403,15 @@ impl Rebuilds {
         let store = self.store(view)?;
         store.clear(generation).await?;
         if let Some(topology) = &self.topology {
-            self.delete_consumers(topology, view, generation).await?;
+            self.clear_streams(topology, view, generation).await?;
             tokio::time::sleep(Duration::from_millis(CONSUMER_PAUSE_MS)).await;
-            self.delete_consumers(topology, view, generation).await?;
+            self.clear_streams(topology, view, generation).await?;
         }
         store.forget(generation).await
     }
 
-    async fn delete_consumers(
+    /// Deletes its consumers, and the record of who works on which of its partitions.
+    async fn clear_streams(
         &self,
         topology: &Topology,
         view: &View,
@@ -408,6 +426,11 @@ impl Rebuilds {
                 generation: generation.id.to_string(),
             };
             PartitionConsumer::delete(topology, &spec)
+                .await
+                .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        }
+        for context in view.contexts() {
+            Leases::forget_group(topology, &lease_group(view.name(), generation.id, context))
                 .await
                 .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
         }

@@ -262,6 +262,11 @@ impl Shared {
     }
 }
 
+/// Under which name the partitions of a context are shared out among the workers of a generation.
+pub(crate) fn lease_group(projection: &str, generation: GenerationId, context: &Context) -> String {
+    format!("{projection}-{generation}-{context}")
+}
+
 /// Keeps a log's head at hand.
 async fn watch_head(
     log: Arc<dyn EventLog>,

@@ -5,7 +5,7 @@ use std::{
 };
 
 use millrace_es::{Context, Epoch, Position};
-use millrace_streaming::{LeaseEvent, PartitionLeases};
+use millrace_streaming::{LeaseEvent, Leases, PartitionLeases};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{Id, JoinError, JoinSet},
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     lane::{Feed, LaneEnd, LaneReader, MAX_CHUNKS_AHEAD},
+    lease_group,
     meter::Meter,
     owned::{LaneState, Owned, Reading, resting},
 };
@@ -129,7 +130,23 @@ impl Worker {
         drop(gained);
         while leases.join_next().await.is_some() {}
         while self.chores.join_next().await.is_some() {}
+        self.forget_leases_if_gone().await;
         tracing::info!(projection = self.shared.view.name(), generation = %self.generation.id, "stopped");
+    }
+
+    /// Removes what stands in the leases about a generation that is gone: leaving them, this worker
+    /// wrote there once more. The last one to leave removes it for good.
+    async fn forget_leases_if_gone(&self) {
+        if !matches!(self.store.checkpoints().await, Err(StoreError::Gone(_))) {
+            return;
+        }
+        let view = &self.shared.view;
+        for context in view.contexts() {
+            let group = lease_group(view.name(), self.generation.id, context);
+            if let Err(error) = Leases::forget_group(&self.shared.topology, &group).await {
+                tracing::debug!(group, error = %describe(&error), "leases not removed");
+            }
+        }
     }
 
     /// Takes part in the leases of one context, whose log says how many partitions there are.
@@ -143,11 +160,7 @@ impl Worker {
             head.as_ref().map(|head| head.partitions)
         };
         let count = self.stop.run_until_cancelled(known).await??;
-        let group = format!(
-            "{}-{}-{context}",
-            self.shared.view.name(),
-            self.generation.id
-        );
+        let group = lease_group(self.shared.view.name(), self.generation.id, context);
         match PartitionLeases::new(&self.shared.leases, &group, count) {
             Ok(joined) => Some(joined),
             Err(error) => {

@@ -79,6 +79,19 @@ async fn consumers(world: &World, of: &Generation) -> usize {
     names.iter().filter(|name| name.contains(&part)).count()
 }
 
+/// How many records say who works on it: whatever is in the bucket, markers included.
+async fn lease_groups(world: &World, of: &Generation) -> usize {
+    let bucket = format!("KV_{}", world.topology.names().lease_bucket());
+    let stream = world.nats.jetstream.get_stream(bucket).await.unwrap();
+    let subjects = stream.info_with_subjects("$KV.>").await.unwrap();
+    let subjects: Vec<(String, usize)> = subjects.try_collect().await.unwrap();
+    let part = format!("items-{}-", of.id);
+    subjects
+        .iter()
+        .filter(|(name, _)| name.contains(&part))
+        .count()
+}
+
 #[tokio::test]
 async fn the_projector_goes_on_from_exactly_the_next_position() {
     let mut world = World::new().await;
@@ -129,28 +142,27 @@ async fn switched_to_gone_back_and_dropped() {
     world.rows_are_the_log().await;
     let rebuilds = rebuilds(&world, vec![items()]);
     let live = rebuilds.plan("items").await.unwrap().live.unwrap();
-    let (one, two) = (
-        rebuilt(&rebuilds, "one").await,
-        rebuilt(&rebuilds, "two").await,
-    );
+    let one = rebuilt(&rebuilds, "one").await;
     let refused = rebuilds.rollback("items", one.id, true).await;
     assert!(
         matches!(&refused, Err(StoreError::Invalid(why)) if why.contains("never answered")),
         "{refused:?}"
     );
-    // Two owners, at once: one after the other, and each says what it replaced.
-    let (first, second) = tokio::join!(switched(&rebuilds, &one), switched(&rebuilds, &two));
-    let last = if second.previous == Some(one.id) {
-        assert_eq!(first.previous, Some(live.id));
-        &two
-    } else {
-        assert_eq!(
-            (first.previous, second.previous),
-            (Some(two.id), Some(live.id))
-        );
-        &one
-    };
-    let other = if last.id == two.id { &one } else { &two };
+    // One after the other, whoever asks.
+    let busy = rebuilds.begin(&owner("two"), "items", FREELY).await;
+    assert!(
+        matches!(&busy, Err(StoreError::Busy { generation, .. }) if *generation == one.id),
+        "{busy:?}"
+    );
+    // Two processes at once, and both are told what it replaced.
+    let (first, second) = tokio::join!(switched(&rebuilds, &one), switched(&rebuilds, &one));
+    assert_eq!(
+        (first.previous, second.previous),
+        (Some(live.id), Some(live.id))
+    );
+    let two = rebuilt(&rebuilds, "two").await;
+    assert_eq!(switched(&rebuilds, &two).await.previous, Some(one.id));
+    let (other, last) = (&one, &two);
     for generation in [&live, &one, &two] {
         let expected = if generation.id == last.id {
             GenerationStatus::Active
@@ -177,6 +189,7 @@ async fn switched_to_gone_back_and_dropped() {
         (consumers(&world, other).await == 4).then_some(())
     })
     .await;
+    assert_eq!(lease_groups(&world, other).await, 1);
     for generation in [other, last, other] {
         rebuilds.discard(generation).await.unwrap();
         assert_eq!(consumers(&world, generation).await, 0);
@@ -187,6 +200,10 @@ async fn switched_to_gone_back_and_dropped() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     for generation in [&one, &two] {
         assert_eq!(consumers(&world, generation).await, 0);
+        eventually("nobody shares its work", BOUND, async || {
+            (lease_groups(&world, generation).await == 0).then_some(())
+        })
+        .await;
         assert_eq!(status(&world, generation).await, None);
     }
     let left = sqlx::query(

@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::engine::{Notice, OutsideError, Record, Records};
+use crate::engine::{Notice, OutsideError, Owner, Record, Records};
 use crate::status::ReplayStatus;
 
 /// Replays in memory, written by comparison as everywhere.
@@ -63,6 +63,11 @@ impl Records for MemoryRecords {
         // Others act between a look and what is made of it.
         tokio::task::yield_now().await;
         Ok(found)
+    }
+
+    async fn owners(&self) -> Result<Vec<Owner>, OutsideError> {
+        let all = self.records();
+        Ok(all.values().map(|record| record.owner.clone()).collect())
     }
 
     async fn write(&self, record: &Record, status: &ReplayStatus) -> Result<Record, OutsideError> {
