@@ -50,7 +50,7 @@ pub struct Outline {
     pub live: Option<String>,
 }
 
-/// A generation that a rebuild made and nobody switched to yet.
+/// A generation that a rebuild made and nobody switched to yet, or dropped to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     /// Whose it is.
@@ -151,7 +151,8 @@ pub trait Engine: Send + Sync {
     /// [`EngineError::Active`] for one that answers queries.
     async fn discard(&self, projection: &str, generation: &str) -> Result<(), EngineError>;
 
-    /// The generations of rebuilds that were never switched to, of all projections.
+    /// The generations of rebuilds that were never switched to, or not dropped to the end, of all
+    /// projections.
     ///
     /// # Errors
     /// See [`EngineError`].

@@ -192,6 +192,11 @@ impl Engine for ReadStores {
     ) -> Result<Option<RebuildView>, EngineError> {
         let found = self.rebuilds.find(&store_owner(owner)?, projection).await;
         match found.map_err(engine_error)? {
+            // Whoever dropped it was interrupted.
+            Some(state) if state.generation.status == GenerationStatus::Retired => {
+                let dropped = self.rebuilds.discard(&state.generation).await;
+                dropped.map_err(engine_error).map(|()| None)
+            }
             Some(state) => self.view(state).await,
             None => Ok(None),
         }

@@ -301,8 +301,8 @@ impl Rebuilds {
         Ok(found)
     }
 
-    /// The generations of all projections that a rebuild made and nobody switched to yet, of
-    /// whichever version.
+    /// The generations of all projections that a rebuild made and nobody switched to yet, or
+    /// dropped to the end, of whichever version.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -310,7 +310,11 @@ impl Rebuilds {
         let mut found = Vec::new();
         for view in &self.views {
             let known = self.store(view)?.generations(view.name()).await?;
-            found.extend(known.into_iter().filter(Generation::is_unfinished));
+            let left = |one: &Generation| {
+                let retired = one.status == GenerationStatus::Retired && one.owner.is_some();
+                retired || one.is_unfinished()
+            };
+            found.extend(known.into_iter().filter(left));
         }
         Ok(found)
     }

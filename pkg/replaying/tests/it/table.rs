@@ -72,14 +72,13 @@ async fn a_status_is_written_over_what_was_read_only() {
 async fn what_cannot_be_taken_back_is_refused() {
     let (_database, table) = table().await;
     let made = table.create("one", &rebuild()).await.unwrap();
-    let throttled = table
-        .change("one", Change::Throttle(Some(5)))
-        .await
-        .unwrap();
+    let throttled = table.change("one", Change::Throttle(5)).await.unwrap();
     let throttle = throttled.spec.throttle.clone().unwrap();
     assert_eq!(throttle.max_events_per_second, Some(5));
-    let free = table.change("one", Change::Throttle(None)).await.unwrap();
-    assert_eq!(free.spec, made.spec);
+    let free = table.change("one", Change::Throttle(0)).await.unwrap();
+    let throttle = free.spec.throttle.clone().unwrap();
+    assert_eq!(throttle.max_events_per_second, Some(0));
+    assert_eq!(free.spec.rebuild, made.spec.rebuild);
 
     let now = Some(Time(Timestamp::now()));
     let mut status = free.status.clone();
