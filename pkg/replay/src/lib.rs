@@ -30,9 +30,9 @@ pub use engine::{
 };
 pub use report::{Outcome, after};
 pub use resource::{
-    Body, CutoverSpec, CutoverStrategy, LetterSelector, MAX_KEYS, MAX_PARALLELISM,
-    MAX_PROJECTION_CHARS, OnConflict, OnFailure, PositionRange, ReasonClass, RebuildSpec,
-    RedriveAction, RedriveSpec, Replay, ReplaySpec, ReplayType, RollbackSpec, Throttle, VerifyMode,
-    VerifySpec,
+    Body, CutoverSpec, CutoverStrategy, DEFAULT_EVENTS_PER_SECOND, LetterSelector, MAX_KEYS,
+    MAX_PARALLELISM, MAX_PROJECTION_CHARS, OnConflict, OnFailure, PositionRange, ReasonClass,
+    RebuildSpec, RedriveAction, RedriveSpec, Replay, ReplaySpec, ReplayType, RollbackSpec,
+    Throttle, VerifyMode, VerifySpec,
 };
 pub use sweep::{SWEEP_INTERVAL, sweep};

@@ -336,11 +336,15 @@ pub struct RollbackSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Throttle {
-    /// Events a second, of all workers together. No bound when not set.
+    /// Events a second, of all workers together; 0 is as fast as they can. When not set a rebuild
+    /// loads 10000 a second, which leaves commands and queries theirs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = u32::MAX))]
+    #[schemars(range(max = u32::MAX))]
     pub max_events_per_second: Option<u32>,
 }
+
+/// How fast a rebuild loads whose throttle is not set, in events a second of all its workers.
+pub const DEFAULT_EVENTS_PER_SECOND: u32 = 10_000;
 
 /// What to do when another replay of the same projection is active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

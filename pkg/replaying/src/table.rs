@@ -76,8 +76,8 @@ pub enum Change {
     Approve,
     /// End the work and drop what it made. Cannot be taken back.
     Cancel,
-    /// How many events a second; as many as can be without.
-    Throttle(Option<u32>),
+    /// How many events a second; as many as can be with 0.
+    Throttle(u32),
 }
 
 /// The table `projections.replays`.
@@ -199,7 +199,9 @@ impl ReplayTable {
             Change::Suspend(suspend) => json!({ "suspend": suspend }),
             Change::Approve => json!({ "approve": true }),
             Change::Cancel => json!({ "cancel": true }),
-            Change::Throttle(rate) => json!({ "throttle": throttle(rate) }),
+            Change::Throttle(rate) => json!({ "throttle": Throttle {
+                max_events_per_second: Some(rate),
+            } }),
         };
         // One statement, so that a switch cannot begin between the look and the change.
         let changed = sqlx::query(with_columns!(
@@ -267,13 +269,6 @@ impl ReplayTable {
         let row = written.ok_or_else(|| OutsideError::Changed(record.name.clone()))?;
         self::record(&row).map_err(|error| unavailable(record, error))
     }
-}
-
-fn throttle(rate: Option<u32>) -> Option<Value> {
-    let throttle = rate.map(|rate| Throttle {
-        max_events_per_second: Some(rate),
-    });
-    serde_json::to_value(throttle).ok()
 }
 
 fn unavailable(

@@ -94,7 +94,7 @@ async fn values_have_bounds() {
         rebuild_of(json!({"verify": {"maxMismatches": -1}})),
         rebuild_of(json!({"cutover": {"strategy": "Never"}})),
         rebuild_of(json!({"cutover": {"timeoutSeconds": 0}})),
-        with(rebuild(), json!({"throttle": {"maxEventsPerSecond": 0}})),
+        with(rebuild(), json!({"throttle": {"maxEventsPerSecond": -1}})),
         with(rebuild(), json!({"backoffLimit": -1})),
         with(rebuild(), json!({"activeDeadlineSeconds": 0})),
         with(rebuild(), json!({"ttlSecondsAfterFinished": -1})),

@@ -156,8 +156,8 @@ impl Replay {
             ReplayCommand::Cancel(named) => named.change(Change::Cancel, format).await,
             ReplayCommand::Approve(named) => named.change(Change::Approve, format).await,
             ReplayCommand::Throttle(throttle) => {
-                let rate = Some(throttle.max_events_per_second).filter(|rate| *rate > 0);
-                throttle.named.change(Change::Throttle(rate), format).await
+                let change = Change::Throttle(throttle.max_events_per_second);
+                throttle.named.change(change, format).await
             }
             ReplayCommand::Delete(named) => {
                 named.table()?.delete(&named.name).await?;

@@ -5,8 +5,9 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff};
 use millrace_replay::{
-    CutoverSpec, CutoverStrategy, LetterSelector, MAX_PARALLELISM, OnConflict, OnFailure,
-    PositionRange, ReasonClass, RedriveAction, ReplaySpec, Throttle, VerifyMode, VerifySpec,
+    CutoverSpec, CutoverStrategy, DEFAULT_EVENTS_PER_SECOND, LetterSelector, MAX_PARALLELISM,
+    OnConflict, OnFailure, PositionRange, ReasonClass, RedriveAction, ReplaySpec, Throttle,
+    VerifyMode, VerifySpec,
 };
 
 use crate::failure::Failure;
@@ -165,9 +166,9 @@ pub struct Rebuild {
         value_name = "SECONDS"
     )]
     retain_previous_seconds: u32,
-    /// Events a second, of all workers together [default: no bound]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    max_events_per_second: Option<u32>,
+    /// Events a second, of all workers together; 0 for as fast as they can
+    #[arg(long, default_value_t = DEFAULT_EVENTS_PER_SECOND, value_name = "COUNT")]
+    max_events_per_second: u32,
     #[command(flatten)]
     common: Common,
 }
@@ -176,8 +177,8 @@ impl Rebuild {
     /// As the resource has it.
     pub fn spec(&self) -> ReplaySpec {
         let mut spec = self.common.over(ReplaySpec::rebuild(&self.projection));
-        spec.throttle = self.max_events_per_second.map(|rate| Throttle {
-            max_events_per_second: Some(rate),
+        spec.throttle = Some(Throttle {
+            max_events_per_second: Some(self.max_events_per_second),
         });
         if let Some(rebuild) = &mut spec.rebuild {
             rebuild.parallelism = self.parallelism;

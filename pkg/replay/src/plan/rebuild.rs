@@ -1,7 +1,9 @@
 //! The steps of a rebuild.
 
 use super::{Ending, Step, turn, waiting, watching};
-use crate::resource::{CutoverStrategy, RebuildSpec, ReplaySpec, VerifyMode};
+use crate::resource::{
+    CutoverStrategy, DEFAULT_EVENTS_PER_SECOND, RebuildSpec, ReplaySpec, VerifyMode,
+};
 use crate::status::{Phase, ReplayStatus};
 use crate::world::{Pace, RebuildView, Stage, Task, TaskView, WorkView, World};
 
@@ -39,8 +41,10 @@ pub(super) fn next(
 /// The pace that is asked for.
 pub(crate) fn pace(spec: &ReplaySpec) -> Pace {
     let throttle = spec.throttle.as_ref();
+    let asked = throttle.and_then(|throttle| throttle.max_events_per_second);
+    let most = asked.unwrap_or(DEFAULT_EVENTS_PER_SECOND);
     Pace {
-        max_events_per_second: throttle.and_then(|throttle| throttle.max_events_per_second),
+        max_events_per_second: Some(most).filter(|most| *most > 0),
         suspended: spec.suspend,
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::conditions::{SUCCEEDED, SUSPENDED, VALIDATED};
-use crate::resource::{CutoverStrategy, VerifyMode};
+use crate::resource::{CutoverStrategy, DEFAULT_EVENTS_PER_SECOND, VerifyMode};
 use crate::status::{Generations, RedriveStatus, VerificationStatus};
 use crate::world::{RebuildView, RedriveState, RedriveView, WorkView};
 
@@ -112,7 +112,7 @@ fn view(stage: Stage, lag: u64) -> RebuildView {
         stage,
         live: Some("g1".to_owned()),
         targets: Vec::new(),
-        pace: Pace::default(),
+        pace: super::rebuild_pace(&rebuild()),
         events_total: 100,
         events_done: 50,
         lanes_done: if stage == Stage::Loading { 8 } else { 16 },
@@ -378,6 +378,11 @@ fn a_throttle_changes_while_it_runs() {
         suspended: false,
     };
     assert_eq!(step, Step::SetPace(wanted));
+    // Who says nothing leaves others theirs; who says 0 takes what there is.
+    let most = |spec: &ReplaySpec| super::rebuild_pace(spec).max_events_per_second;
+    assert_eq!(most(&rebuild()), Some(DEFAULT_EVENTS_PER_SECOND));
+    let free = with(|spec| spec.throttle.get_or_insert_default().max_events_per_second = Some(0));
+    assert_eq!(most(&free), None);
     world.rebuild.as_mut().unwrap().pace = wanted;
     assert_eq!(named(&next(&throttled, &started(), &world)), "wait Loading");
 }
