@@ -81,6 +81,10 @@ pub struct Cluster {
     pub projectors: Vec<RoleProcess>,
     /// The query processes.
     pub queries: Vec<RoleProcess>,
+    /// The program that every process runs.
+    pub program: PathBuf,
+    /// What every role was told.
+    pub settings: BTreeMap<String, String>,
     /// What tells this test's names from others'.
     pub namespace: String,
     /// The log's database.
@@ -126,6 +130,8 @@ impl Cluster {
             commands: start(Role::Command, options.commands),
             projectors: Vec::new(),
             queries: Vec::new(),
+            program: options.program.clone(),
+            settings: settings.clone(),
             namespace: nats.namespace,
             log_pool: database.pool.clone(),
             read_pool: read.pool.clone(),
@@ -152,11 +158,13 @@ impl Cluster {
     }
 
     /// The processes of a role.
-    pub const fn role(&mut self, role: Role) -> &mut Vec<RoleProcess> {
+    pub fn role(&mut self, role: Role) -> &mut Vec<RoleProcess> {
         match role {
             Role::Command => &mut self.commands,
             Role::Projector => &mut self.projectors,
             Role::Query => &mut self.queries,
+            // Not every cluster has an API server: a test that has one keeps its controller.
+            Role::Controller => panic!("a cluster has no controller"),
         }
     }
 

@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Ok("command") => run_main("millrace-command", millrace_command::run),
         Ok("projector") => run_main("millrace-projector", millrace_projector::run),
         Ok("query") => run_main("millrace-query", millrace_query::run),
+        Ok("controller") => run_main("millrace-controller", millrace_controller::run),
         _ => ExitCode::FAILURE,
     }
 }

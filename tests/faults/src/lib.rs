@@ -22,6 +22,7 @@ mod client;
 mod cluster;
 pub mod dynamo_proxy;
 mod history;
+pub mod jobs;
 mod load;
 pub mod poison;
 mod process;

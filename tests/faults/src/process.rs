@@ -19,7 +19,12 @@ pub enum Role {
     Projector,
     /// Answers queries.
     Query,
+    /// Drives Replays.
+    Controller,
 }
+
+/// Where a role of Kubernetes finds the API server; read by its client, not by the settings.
+const KUBECONFIG: &str = "KUBECONFIG";
 
 impl Role {
     /// The environment that a role of this kind reads; another variable would be an error.
@@ -28,6 +33,11 @@ impl Role {
             Self::Command => variables::<millrace_command::Settings>(),
             Self::Projector => variables::<millrace_projector::Settings>(),
             Self::Query => variables::<millrace_query::Settings>(),
+            Self::Controller => {
+                let mut known = variables::<millrace_controller::Settings>();
+                known.insert(KUBECONFIG.to_owned());
+                known
+            }
         }
     }
 
@@ -36,6 +46,7 @@ impl Role {
             Self::Command => "command",
             Self::Projector => "projector",
             Self::Query => "query",
+            Self::Controller => "controller",
         }
     }
 }
@@ -144,6 +155,11 @@ impl RoleProcess {
     /// Whether it ended.
     pub fn ended(&mut self) -> bool {
         self.process.ended().is_some()
+    }
+
+    /// Whether it ended well, if it ended.
+    pub fn succeeded(&mut self) -> Option<bool> {
+        self.process.ended().map(|status| status.success())
     }
 
     /// All it logged.

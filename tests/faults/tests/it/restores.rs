@@ -113,7 +113,7 @@ async fn goes_on(cluster: &Cluster, seed: &Seed, mut history: History) {
 
 #[tokio::test]
 async fn a_restored_log_takes_its_end_back_from_the_stream() {
-    let (cluster, seed, history) = restored("import").await;
+    let (cluster, seed, history) = Box::pin(restored("import")).await;
     let (log, topology) = operator(&cluster).await;
     import_tail_from_stream(&*log, &topology).await.unwrap();
     // Not one acknowledged command is lost.
@@ -123,7 +123,7 @@ async fn a_restored_log_takes_its_end_back_from_the_stream() {
 
 #[tokio::test]
 async fn a_restored_log_begins_a_new_epoch() {
-    let (cluster, seed, mut history) = restored("epoch").await;
+    let (cluster, seed, mut history) = Box::pin(restored("epoch")).await;
     let (log, topology) = operator(&cluster).await;
     let head = new_epoch(&*log, &topology).await.unwrap();
     assert_eq!(head.epoch.get(), 2);
