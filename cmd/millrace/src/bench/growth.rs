@@ -107,7 +107,7 @@ async fn measure(
 }
 
 /// Ids of orders from the whole length of the log.
-async fn some_ids(pool: &PgPool) -> anyhow::Result<Vec<String>> {
+pub(super) async fn some_ids(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     let streams: Vec<String> = sqlx::query_scalar(
         "SELECT substr(stream, 7) FROM ordering.events, ordering.log_head
          WHERE events.position % (1 + log_head.position / $1) = 0",

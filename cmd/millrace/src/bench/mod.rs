@@ -21,6 +21,7 @@ mod readable;
 mod reads;
 mod rebuild;
 mod relay;
+mod replays;
 mod system;
 mod timing;
 
@@ -81,6 +82,8 @@ enum Part {
     Projector,
     /// A rebuild of a read model from the log
     Rebuild,
+    /// Commands and queries while a read model is rebuilt and switched
+    Replays,
     /// From the answer of a command to its visibility in a query
     Readable,
     /// How the figures change when the log grows
@@ -195,6 +198,7 @@ impl Part {
             Self::Relay => relay::run(context).await,
             Self::Projector => projector::run(context).await,
             Self::Rebuild => rebuild::run(context).await,
+            Self::Replays => Box::pin(replays::run(context)).await,
             Self::Readable => readable::run(context).await,
             Self::Growth => growth::run(context).await,
             Self::Banking => banking::run(context).await,

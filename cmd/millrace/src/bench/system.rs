@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use millrace_es::Context;
 use millrace_parts::{Guarded, StopSignal, free_port, http_get, log_tail};
-use millrace_projecting::{ContextHead, GenerationStatus, StoreKind};
+use millrace_projecting::{ContextHead, GenerationStatus, Rebuilds, StoreKind, View};
 
 use super::{BenchContext, BenchDatabase};
 use crate::{contexts, endpoints::Endpoints, lag, migrate, opened};
@@ -258,6 +258,20 @@ impl System {
             }
             tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
         }
+    }
+
+    /// Rebuilds of a view of this system's.
+    ///
+    /// # Errors
+    /// When a store does not answer.
+    pub async fn rebuilds(&self, view: View) -> anyhow::Result<Rebuilds> {
+        let failed = |failure| anyhow::anyhow!("{failure}");
+        let log = opened::log(&self.endpoints, &self.context)
+            .await
+            .map_err(failed)?;
+        let stores = opened::read_stores(&self.endpoints).await.map_err(failed)?;
+        let postgres = Some(stores.postgres);
+        Ok(Rebuilds::new(vec![view], vec![log], postgres, None, None))
     }
 
     /// The table that answers for a projection.
