@@ -1,10 +1,11 @@
 //! The vocabulary of event sourcing as Millrace speaks it: what an event, an aggregate, a
-//! projection is. No I/O and no clock: everything in here can be replayed by construction.
+//! projection, a reaction is. No I/O and no clock: everything in here can be replayed by construction.
 
 mod aggregate;
 mod event;
 mod names;
 mod projection;
+mod reaction;
 mod token;
 
 pub use aggregate::{Aggregate, DomainEvent};
@@ -16,4 +17,5 @@ pub use names::{
     Context, Epoch, InvalidName, Partition, PartitionCount, Position, StreamId, StreamVersion,
 };
 pub use projection::{Additions, FoldError, Projection, RowProjection, TallyProjection};
+pub use reaction::Reaction;
 pub use token::{LogToken, TokenError};

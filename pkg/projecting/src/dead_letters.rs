@@ -133,7 +133,8 @@ impl DeadLetters {
     }
 
     /// Asks to fold the waiting letters of every stream that has one matching the filter, oldest
-    /// first. What fails again waits again.
+    /// first. What fails again waits again. A reaction's are performed, and only where the filter
+    /// names it.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -142,8 +143,8 @@ impl DeadLetters {
     }
 
     /// Asks to give letters up: the one at the filter's position, or all of every stream that has
-    /// one matching the filter. A stream is released when it has no letter left; letters behind a
-    /// discarded one wait for their redrive.
+    /// one matching the filter; those of a reaction only where the filter names it. A stream is
+    /// released when it has no letter left; letters behind a discarded one wait for their redrive.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -175,6 +176,10 @@ impl DeadLetters {
         };
         let mut made = Vec::new();
         for view in self.chosen(&waiting)? {
+            // Effects are performed again when they are asked for by name, never by the way.
+            if view.is_reaction() && waiting.projection.is_none() {
+                continue;
+            }
             let found = match (view.store(), &self.postgres, &self.dynamodb) {
                 (StoreKind::Postgres, Some(store), _) => {
                     store.request(view.name(), &waiting, action).await?

@@ -31,6 +31,15 @@ pub enum StoreError {
         /// The lanes of the batch that would pass their hold, and how far each may go.
         holds: Vec<(Lane, millrace_es::Position)>,
     },
+    /// Effects of the batch cannot be performed now: what lies beyond them in their lanes has to
+    /// wait. What was performed is remembered.
+    #[error("effects cannot be performed now; what follows them waits")]
+    Waiting {
+        /// The lanes that wait, and how far each is done.
+        holds: Vec<(Lane, millrace_es::Position)>,
+        /// Why one of them waits.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The work was told to stop before it was done. Nothing of it counts; it can be begun again.
     #[error("told to stop before it was done; it can be begun again")]
     Stopped,

@@ -380,6 +380,7 @@ impl DeadLetters {
 
     fn runs_of(&self, view: &View) -> Result<&dyn LetterRuns, StoreError> {
         use crate::view::StoreKind;
+        view.require_rows()?;
         match (view.store(), &self.postgres, &self.dynamodb) {
             (StoreKind::Postgres, Some(store), _) => Ok(store),
             (StoreKind::DynamoDb, _, Some(store)) => Ok(store),

@@ -18,11 +18,19 @@ pub enum Reason {
     Store,
     /// An earlier event of its stream is a dead letter.
     Follows,
+    /// Its effect can never be performed: a reaction's.
+    Refused,
 }
 
 impl Reason {
     /// Every class.
-    pub const ALL: [Self; 4] = [Self::Malformed, Self::Fold, Self::Store, Self::Follows];
+    pub const ALL: [Self; 5] = [
+        Self::Malformed,
+        Self::Fold,
+        Self::Store,
+        Self::Follows,
+        Self::Refused,
+    ];
 
     /// The class's token.
     #[must_use]
@@ -32,6 +40,7 @@ impl Reason {
             Self::Fold => "fold",
             Self::Store => "store",
             Self::Follows => "follows",
+            Self::Refused => "refused",
         }
     }
 
@@ -52,7 +61,7 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Fold them again, in order.
+    /// Fold them again, in order; for a reaction, perform them.
     Redrive,
     /// Give them up: the rows stay as if the events said nothing.
     Discard,
@@ -115,7 +124,7 @@ impl LetterStatus {
 /// An event that could not be folded, or follows one.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeadLetter {
-    /// The projection that could not fold it.
+    /// The projection that could not fold it, or the reaction that could not perform it.
     pub projection: String,
     /// The generation it is missing from.
     pub generation: GenerationId,

@@ -1,7 +1,8 @@
 //! Read models: views fold events into rows, and queries read the rows.
 //!
 //! A view is a pure projection (`millrace_es`) plus how its rows go into a store ([`PgRows`],
-//! [`PgTally`], [`DynamoRows`]), erased to a [`View`].
+//! [`PgTally`], [`DynamoRows`]), erased to a [`View`]. A [`React`] performs effects instead, as a
+//! view without rows.
 
 mod applying;
 mod backoff;
@@ -17,6 +18,7 @@ mod letter_runs;
 mod letters;
 mod owner;
 mod postgres;
+mod reacting;
 mod read;
 mod rebuild;
 mod runner;
@@ -39,6 +41,7 @@ pub use letter_runs::{
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};
 pub use owner::Owner;
 pub use postgres::{PgReadModel, PgReadOptions, PgReader, PgStore, bad_column, containing};
+pub use reacting::{EFFECT_TIMEOUT_MS, EffectError, React};
 pub use read::{AtLeast, ReadError};
 pub use rebuild::{LoadEnd, Pace, RebuildPlan, RebuildState, Rebuilds, Share, Target};
 pub use runner::{MAX_BATCH_EVENTS_DYNAMODB, MAX_BATCH_EVENTS_POSTGRES, Runner, RunnerParts};

@@ -1,11 +1,12 @@
 use std::{fmt, sync::Arc};
 
-use millrace_es::{Context, Projection};
+use millrace_es::{Context, Projection, Reaction};
 
 use crate::{
     dynamodb::{self, DynamoView},
     error::StoreError,
     postgres::{self, PgView},
+    reacting::{AsProjection, Perform, React, ReactionView},
     stores::{DynamoRows, PgRows, PgTally},
 };
 
@@ -29,7 +30,7 @@ impl StoreKind {
     }
 }
 
-/// A projection with its types erased: what a context lists and a runner runs.
+/// A projection or a reaction with its types erased: what a context lists and a runner runs.
 #[derive(Clone)]
 pub struct View {
     pub(crate) name: &'static str,
@@ -42,6 +43,7 @@ pub struct View {
 pub(crate) enum ViewStore {
     Postgres(Arc<dyn PgView>),
     DynamoDb(Arc<dyn DynamoView>),
+    Reaction(ReactionView),
 }
 
 impl View {
@@ -61,6 +63,20 @@ impl View {
     #[must_use]
     pub fn dynamodb_rows<P: DynamoRows>() -> Self {
         Self::of::<P>(ViewStore::DynamoDb(Arc::new(dynamodb::RowsOf::<P>::new())))
+    }
+
+    /// A reaction with its handler, which performs the effects. It has no rows and one generation
+    /// for ever; its checkpoints and dead letters are in the read database.
+    #[must_use]
+    pub fn reaction<R: Reaction>(handler: Arc<dyn React<R>>) -> Self {
+        Self::of::<AsProjection<R>>(ViewStore::Reaction(ReactionView::new(Some(handler))))
+    }
+
+    /// A reaction known by name: for whoever looks at its progress and its dead letters and
+    /// performs nothing.
+    #[must_use]
+    pub fn named_reaction<R: Reaction>() -> Self {
+        Self::of::<AsProjection<R>>(ViewStore::Reaction(ReactionView::new::<R>(None)))
     }
 
     fn of<P: Projection>(store: ViewStore) -> Self {
@@ -104,6 +120,25 @@ impl View {
             .ok_or_else(|| StoreError::Invalid(format!("there is no projection {name:?}")))
     }
 
+    /// Whether it performs effects and has no rows.
+    #[must_use]
+    pub const fn is_reaction(&self) -> bool {
+        matches!(self.store, ViewStore::Reaction(_))
+    }
+
+    /// Refuses a reaction where only a view with rows makes sense.
+    pub(crate) fn require_rows(&self) -> Result<(), StoreError> {
+        if !self.is_reaction() {
+            return Ok(());
+        }
+        Err(StoreError::Invalid(format!(
+            "{0} is a reaction: its effects are performed once and never in a replay, so there is \
+             nothing to rebuild, verify, switch or roll back. Its dead letters are performed again \
+             by `millrace dead-letters redrive --projection {0}`",
+            self.name
+        )))
+    }
+
     /// Says that the store of its rows was not given.
     pub(crate) fn no_store(&self) -> StoreError {
         StoreError::Invalid(format!("{} has no store here", self.name))
@@ -116,7 +151,37 @@ impl View {
                 "{} is not kept in PostgreSQL",
                 self.name
             ))),
+            ViewStore::Reaction(_) => Err(self.no_rows()),
         }
+    }
+
+    /// What its generations in PostgreSQL are made of; nothing for a reaction.
+    pub(crate) fn tables(&self) -> Result<&Arc<dyn PgView>, StoreError> {
+        match &self.store {
+            ViewStore::Reaction(reaction) => Ok(&reaction.rows),
+            _ => self.postgres(),
+        }
+    }
+
+    pub(crate) fn reaction_view(&self) -> Result<&ReactionView, StoreError> {
+        match &self.store {
+            ViewStore::Reaction(reaction) => Ok(reaction),
+            _ => Err(StoreError::Invalid(format!("{} is no reaction", self.name))),
+        }
+    }
+
+    /// Who performs its effects.
+    pub(crate) fn performed(&self) -> Result<Arc<dyn Perform>, StoreError> {
+        self.reaction_view()?.perform.clone().ok_or_else(|| {
+            StoreError::Invalid(format!(
+                "{} is only known by name here: nobody performs its effects",
+                self.name
+            ))
+        })
+    }
+
+    fn no_rows(&self) -> StoreError {
+        StoreError::Invalid(format!("{} is a reaction and has no rows", self.name))
     }
 
     /// Refuses a view of several contexts too: an item is guarded by one position.
@@ -131,14 +196,15 @@ impl View {
                 "{} is not kept in DynamoDB",
                 self.name
             ))),
+            ViewStore::Reaction(_) => Err(self.no_rows()),
         }
     }
 
-    /// Where its rows are kept.
+    /// Where its rows are kept, and its checkpoints; a reaction's are in PostgreSQL.
     #[must_use]
     pub const fn store(&self) -> StoreKind {
         match self.store {
-            ViewStore::Postgres(_) => StoreKind::Postgres,
+            ViewStore::Postgres(_) | ViewStore::Reaction(_) => StoreKind::Postgres,
             ViewStore::DynamoDb(_) => StoreKind::DynamoDb,
         }
     }

@@ -73,6 +73,20 @@ impl PgGeneration {
         Ok(letters)
     }
 
+    /// One transaction for what was done before it: checkpoints by compare-and-set, and letters.
+    pub(super) async fn write_down(
+        &self,
+        moves: &[Move],
+        letters: &[NewLetter],
+    ) -> Result<(), StoreError> {
+        let mut conn = self.pool.acquire().await?;
+        let mut tx = conn.begin().await?;
+        self.move_checkpoints(&mut tx, moves).await?;
+        letters::insert(&mut tx, self.id, letters).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// Moves every lane of a batch from where its owner believes it to be, or none.
     async fn move_checkpoints(
         &self,
@@ -246,7 +260,8 @@ impl GenerationStore for PgGeneration {
         let mut conn = self.pool.acquire().await?;
         let mut tx = conn.begin().await?;
         self.lock_checkpoint(&mut tx, checkpoint).await?;
-        let settled = letters::settle(&mut tx, self, request, checkpoint).await?;
+        let again = letters::Again::Fold(&*self.view);
+        let settled = letters::settle(&mut tx, self.id, again, request, checkpoint).await?;
         tx.commit().await?;
         Ok(settled)
     }
@@ -273,7 +288,7 @@ impl GenerationStore for PgGeneration {
 
 impl PgGeneration {
     /// Holds a lane still for a redrive, if it is where its owner left it.
-    async fn lock_checkpoint(
+    pub(super) async fn lock_checkpoint(
         &self,
         conn: &mut PgConnection,
         checkpoint: &Checkpoint,

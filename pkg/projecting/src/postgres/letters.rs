@@ -1,10 +1,10 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use millrace_es::{Position, RecordedEvent, StreamId};
 use sqlx::{Connection, PgConnection, QueryBuilder, Row, postgres::PgRow};
 
 use super::{
-    PgGeneration,
+    PgView,
     dead_letters::narrow_to,
     runs,
     store::{as_i16, read_lane},
@@ -155,10 +155,23 @@ fn read_request(row: &PgRow) -> Result<Request, StoreError> {
     })
 }
 
+/// What a letter that was tried again failed on, if it failed for good.
+pub(super) type Tried = Option<(Reason, String)>;
+
+/// How letters are tried again.
+#[derive(Clone, Copy)]
+pub(super) enum Again<'a> {
+    /// Folded into the rows, in the transaction that settles them.
+    Fold(&'a dyn PgView),
+    /// Performed before the transaction; this is what came of those that were tried.
+    Performed(&'a HashMap<Position, Tried>),
+}
+
 /// Does a request in the transaction that holds its lane's checkpoint.
 pub(super) async fn settle(
     conn: &mut PgConnection,
-    generation: &PgGeneration,
+    generation: GenerationId,
+    again: Again<'_>,
     request: &Request,
     checkpoint: &Checkpoint,
 ) -> Result<Settled, StoreError> {
@@ -181,15 +194,17 @@ pub(super) async fn settle(
     }
     match request.action {
         Action::Discard => {
-            settled.discarded = discard(conn, generation.id, request, &selector).await?;
+            settled.discarded = discard(conn, generation, request, &selector).await?;
         }
-        Action::Redrive => redrive(conn, generation, request, checkpoint, &mut settled).await?,
+        Action::Redrive => {
+            redrive(conn, generation, again, request, checkpoint, &mut settled).await?;
+        }
     }
     let row = sqlx::query(
         "SELECT count(*) FROM projections.dead_letters
          WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'",
     )
-    .bind(generation.id.get())
+    .bind(generation.get())
     .bind(request.lane.context.as_str())
     .bind(request.stream.as_str())
     .fetch_one(&mut *conn)
@@ -201,7 +216,7 @@ pub(super) async fn settle(
             "DELETE FROM projections.parked_keys
              WHERE generation = $1 AND context = $2 AND partition = $3 AND stream = $4",
         )
-        .bind(generation.id.get())
+        .bind(generation.get())
         .bind(request.lane.context.as_str())
         .bind(as_i16(request.lane.partition))
         .bind(request.stream.as_str())
@@ -278,41 +293,65 @@ fn as_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Folds a stream's letters again one by one, oldest first, until one fails again.
-async fn redrive(
+/// Events of letters that wait, oldest first.
+pub(super) async fn waiting(
     conn: &mut PgConnection,
-    generation: &PgGeneration,
+    generation: GenerationId,
     request: &Request,
-    checkpoint: &Checkpoint,
-    settled: &mut Settled,
-) -> Result<(), StoreError> {
-    let most = request.max_letters().map_or(MAX_REDRIVE_LETTERS, as_i64);
+    most: i64,
+) -> Result<Vec<RecordedEvent>, StoreError> {
     let rows = sqlx::query(
         "SELECT event FROM projections.dead_letters
          WHERE generation = $1 AND context = $2 AND stream = $3 AND status = 'pending'
          ORDER BY position LIMIT $4",
     )
-    .bind(generation.id.get())
+    .bind(generation.get())
     .bind(request.lane.context.as_str())
     .bind(request.stream.as_str())
-    .bind(most.min(MAX_REDRIVE_LETTERS))
-    .fetch_all(&mut *conn)
+    .bind(most)
+    .fetch_all(conn)
     .await?;
-    let taken = i64::try_from(rows.len()).unwrap_or(0);
+    rows.iter()
+        .map(|row| {
+            let text: String = row.try_get(0)?;
+            serde_json::from_str(&text).map_err(|error| StoreError::Unusable(Box::new(error)))
+        })
+        .collect()
+}
+
+/// Tries a stream's letters again one by one, oldest first, until one fails again.
+async fn redrive(
+    conn: &mut PgConnection,
+    generation: GenerationId,
+    again: Again<'_>,
+    request: &Request,
+    checkpoint: &Checkpoint,
+    settled: &mut Settled,
+) -> Result<(), StoreError> {
+    let most = request.max_letters().map_or(MAX_REDRIVE_LETTERS, as_i64);
+    let events = waiting(conn, generation, request, most.min(MAX_REDRIVE_LETTERS)).await?;
+    let taken = i64::try_from(events.len()).unwrap_or(0);
     settled.unfinished = taken == MAX_REDRIVE_LETTERS
         && request
             .max_letters()
             .is_none_or(|_| most > MAX_REDRIVE_LETTERS);
-    for row in rows {
-        let text: String = row.try_get(0)?;
-        let event: RecordedEvent =
-            serde_json::from_str(&text).map_err(|error| StoreError::Unusable(Box::new(error)))?;
+    for event in events {
         let position = event.position;
-        match fold_again(conn, generation, &request.lane, checkpoint, event).await? {
+        let tried = match again {
+            Again::Fold(view) => fold_again(conn, view, &request.lane, checkpoint, event).await?,
+            Again::Performed(tried) => match tried.get(&position) {
+                Some(tried) => tried.clone(),
+                None => {
+                    settled.unfinished = true;
+                    break;
+                }
+            },
+        };
+        match tried {
             None => {
                 settle_letter(
                     conn,
-                    generation.id,
+                    generation,
                     &request.lane,
                     position,
                     LetterStatus::Redriven,
@@ -321,7 +360,7 @@ async fn redrive(
                 settled.redriven += 1;
             }
             Some((reason, error)) => {
-                fail_again(conn, generation.id, &request.lane, position, reason, &error).await?;
+                fail_again(conn, generation, &request.lane, position, reason, &error).await?;
                 settled.failed_again = Some(error);
                 settled.unfinished = false;
                 break;
@@ -334,16 +373,13 @@ async fn redrive(
 /// Folds one letter under a savepoint; what it fails on, if it fails for good.
 async fn fold_again(
     conn: &mut PgConnection,
-    generation: &PgGeneration,
+    view: &dyn PgView,
     lane: &Lane,
     checkpoint: &Checkpoint,
     event: RecordedEvent,
-) -> Result<Option<(Reason, String)>, StoreError> {
+) -> Result<Tried, StoreError> {
     let previous = event.previous;
-    let (chunk, too_new) =
-        generation
-            .view
-            .decode(lane.clone(), checkpoint.epoch, previous, vec![event]);
+    let (chunk, too_new) = view.decode(lane.clone(), checkpoint.epoch, previous, vec![event]);
     let Some(chunk) = chunk else {
         let error = too_new.map_or_else(String::new, |error| describe(&error));
         return Ok(Some((Reason::Malformed, error)));
@@ -352,8 +388,7 @@ async fn fold_again(
     batch.push(chunk);
     let nothing_parked = Parked::default();
     let mut savepoint = conn.begin().await?;
-    let written = generation
-        .view
+    let written = view
         .write(&mut savepoint, &batch, 0..1, &nothing_parked)
         .await;
     match written {

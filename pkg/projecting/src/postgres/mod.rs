@@ -5,6 +5,7 @@ mod columns;
 mod dead_letters;
 pub(crate) mod holds;
 mod letters;
+mod reaction;
 mod read;
 mod rebuild;
 mod runs;

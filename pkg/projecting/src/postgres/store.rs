@@ -25,7 +25,7 @@ use crate::{
 pub(super) const CONTROL_SCHEMA: &str = "projections";
 
 /// The control tables' migrations, in order.
-const MIGRATIONS: [(&str, &str); 6] = [
+const MIGRATIONS: [(&str, &str); 7] = [
     (
         "generations",
         include_str!("../../../../migrations/projections/0001_generations.sql"),
@@ -49,6 +49,10 @@ const MIGRATIONS: [(&str, &str); 6] = [
     (
         "forced",
         include_str!("../../../../migrations/projections/0006_forced.sql"),
+    ),
+    (
+        "reactions",
+        include_str!("../../../../migrations/projections/0007_reactions.sql"),
     ),
 ];
 
@@ -160,10 +164,16 @@ impl PgStore {
         heads: &[ContextHead],
     ) -> Result<Generation, StoreError> {
         check_name(view.name())?;
-        let tables = view.postgres()?;
+        let tables = view.tables()?;
         let mut tx = self.control.begin().await?;
         lock_generations(&mut tx, view.name()).await?;
         let known = list_generations(&mut tx, view.name()).await?;
+        // A reaction's only one, whatever became of its log: another would repeat every effect.
+        if view.is_reaction()
+            && let Some(only) = known.first()
+        {
+            return Ok(only.clone());
+        }
         let mut own = Vec::new();
         for generation in known
             .iter()
@@ -251,8 +261,22 @@ impl PgStore {
         // The log repairs what an asynchronous commit loses in a crash: rows and checkpoint are
         // lost together, and every lane begins again at the stored checkpoint, since its
         // connection died with the server. So a batch need not wait for the disk.
+        self.bounded_pool(generation, connections, "off")
+    }
+
+    /// Connections to one generation whose commits survive a crash of the server.
+    pub(super) fn durable_pool(&self, generation: &Generation) -> PgPool {
+        self.bounded_pool(generation, MAX_GENERATION_CONNECTIONS, "on")
+    }
+
+    fn bounded_pool(
+        &self,
+        generation: &Generation,
+        connections: u32,
+        synchronous_commit: &str,
+    ) -> PgPool {
         let options = generation_options(&self.options, &generation.place).options([
-            ("synchronous_commit", "off".to_owned()),
+            ("synchronous_commit", synchronous_commit.to_owned()),
             (
                 "idle_in_transaction_session_timeout",
                 IDLE_IN_TRANSACTION_MS.to_string(),

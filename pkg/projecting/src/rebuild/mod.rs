@@ -57,7 +57,7 @@ pub struct Rebuilds {
 }
 
 impl Rebuilds {
-    /// Speaks for views. `logs` are the event logs of their contexts. With a topology, consumers
+    /// Speaks for views; reactions among them are refused by name. `logs` are the event logs of their contexts. With a topology, consumers
     /// of generations that are discarded are deleted, and copies of dead letters published.
     #[must_use]
     pub const fn new(
@@ -291,7 +291,7 @@ impl Rebuilds {
     /// See [`StoreError`].
     pub async fn loading(&self) -> Result<Vec<(StoreKind, Generation)>, StoreError> {
         let mut found = Vec::new();
-        for view in &self.views {
+        for view in self.views.iter().filter(|view| !view.is_reaction()) {
             let known = self.store(view)?.generations(view.name()).await?;
             let loading = known.into_iter().filter(|one| {
                 one.status == GenerationStatus::Loading && one.version == view.version()
@@ -446,7 +446,9 @@ impl Rebuilds {
     }
 
     fn view(&self, projection: &str) -> Result<&View, StoreError> {
-        View::named(&self.views, projection)
+        let view = View::named(&self.views, projection)?;
+        view.require_rows()?;
+        Ok(view)
     }
 
     fn view_of(&self, generation: &Generation) -> Result<&View, StoreError> {

@@ -1,4 +1,4 @@
-//! The projector process: keeps every generation of every view current.
+//! The projector process: keeps every generation of every view current, and performs reactions.
 
 mod held;
 mod lane;
@@ -28,6 +28,7 @@ use crate::{
     generation::{ContextHead, Generation, GenerationId, GenerationStatus, Switched},
     heads::{context_heads, log_of},
     postgres::PgStore,
+    reacting::{MAX_BATCH_EFFECTS, MAX_CHUNK_EFFECTS},
     store::GenerationStore,
     view::{StoreKind, View},
 };
@@ -37,6 +38,9 @@ pub const MAX_BATCH_EVENTS_POSTGRES: usize = 4_000;
 
 /// The most events of one batch in DynamoDB, whose requests are smaller and slower.
 pub const MAX_BATCH_EVENTS_DYNAMODB: usize = 1_000;
+
+/// The most events of one chunk of a view: what a lane reads, decodes and hands over at once.
+const MAX_CHUNK_EVENTS: usize = 1_000;
 
 /// The most events of one batch whose traces are continued.
 const MAX_TRACED_EVENTS: usize = 16;
@@ -92,6 +96,7 @@ impl Runner {
                 StoreKind::DynamoDb if parts.dynamodb.is_none() => {
                     return Err(missing("DynamoDB"));
                 }
+                StoreKind::Postgres if view.is_reaction() => drop(view.performed()?),
                 StoreKind::Postgres => drop(view.postgres()?),
                 StoreKind::DynamoDb => drop(view.dynamodb()?),
             }
@@ -117,9 +122,10 @@ impl Runner {
             tasks.spawn(watch_head(Arc::clone(log), sender, stop.clone()));
         }
         for view in self.views {
-            let max_batch_events = match view.store() {
-                StoreKind::Postgres => MAX_BATCH_EVENTS_POSTGRES,
-                StoreKind::DynamoDb => MAX_BATCH_EVENTS_DYNAMODB,
+            let (max_batch_events, max_chunk_events) = match view.store() {
+                _ if view.is_reaction() => (MAX_BATCH_EFFECTS, MAX_CHUNK_EFFECTS),
+                StoreKind::Postgres => (MAX_BATCH_EVENTS_POSTGRES, MAX_CHUNK_EVENTS),
+                StoreKind::DynamoDb => (MAX_BATCH_EVENTS_DYNAMODB, MAX_CHUNK_EVENTS),
             };
             let shared = Arc::new(Shared {
                 view,
@@ -133,6 +139,7 @@ impl Runner {
                 dynamodb: self.parts.dynamodb.clone(),
                 link: self.parts.link,
                 max_batch_events,
+                max_chunk_events,
             });
             tasks.spawn(supervise(shared, stop.clone()));
         }
@@ -157,6 +164,7 @@ pub(crate) struct Shared {
     dynamodb: Option<DynamoStore>,
     link: Option<fn(&tracing::Span, &str)>,
     max_batch_events: usize,
+    max_chunk_events: usize,
 }
 
 impl Shared {
@@ -205,8 +213,16 @@ impl Shared {
         }
     }
 
-    fn open(&self, generation: &Generation) -> Result<Arc<dyn GenerationStore>, StoreError> {
+    /// Opens a generation to be worked on until told to stop.
+    fn open(
+        &self,
+        generation: &Generation,
+        stop: CancellationToken,
+    ) -> Result<Arc<dyn GenerationStore>, StoreError> {
         match (&self.postgres, &self.dynamodb, self.view.store()) {
+            (Some(store), _, StoreKind::Postgres) if self.view.is_reaction() => {
+                Ok(Arc::new(store.reaction(generation, &self.view, stop)?))
+            }
             (Some(store), _, StoreKind::Postgres) => {
                 let view = Arc::clone(self.view.postgres()?);
                 Ok(Arc::new(store.generation(generation, view)))
@@ -357,7 +373,8 @@ fn employ(
         if workers.contains_key(&generation.id) {
             continue;
         }
-        let store = match shared.open(&generation) {
+        let token = stop.child_token();
+        let store = match shared.open(&generation, token.clone()) {
             Ok(store) => store,
             Err(error) => {
                 tracing::error!(%error, generation = %generation.id, "generation not opened");
@@ -365,7 +382,6 @@ fn employ(
             }
         };
         let id = generation.id;
-        let token = stop.child_token();
         let (status, watched) = watch::channel(generation.status);
         let worker = Worker::new(
             Arc::clone(shared),

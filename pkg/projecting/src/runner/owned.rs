@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::lane::{Feed, LaneEnd};
-use crate::batch::Chunk;
+use crate::{backoff::Backoff, batch::Chunk};
 
 /// A lane in this process's hands.
 pub(super) struct Owned {
@@ -38,6 +38,23 @@ pub(super) struct Reading {
     pub(super) kept: VecDeque<Chunk>,
     /// A verification holds the lane; nothing of it is applied.
     pub(super) held: bool,
+    /// How long nothing of it is applied because an effect could not be performed.
+    pub(super) wait: Wait,
+}
+
+/// A lane's pauses between attempts at an effect.
+#[derive(Default)]
+pub(super) struct Wait {
+    pub(super) until: Option<Instant>,
+    pub(super) backoff: Backoff,
+}
+
+impl Reading {
+    /// Whether nothing of the lane is to be applied now. A pause that is over is forgotten.
+    pub(super) fn is_kept_back(&mut self, now: Instant) -> bool {
+        self.wait.until = self.wait.until.filter(|until| now < *until);
+        self.held || self.wait.until.is_some()
+    }
 }
 
 impl Drop for Reading {

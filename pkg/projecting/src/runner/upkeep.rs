@@ -89,6 +89,8 @@ impl Worker {
                     }
                 }
                 Err(StoreError::Fenced { lane, .. }) => self.rest(&lane, FENCED_REST_MS),
+                // It was told of already, and the next request would wait for the same endpoint.
+                Err(StoreError::Waiting { .. }) => return,
                 Err(error) => {
                     tracing::warn!(
                         projection = self.shared.view.name(),

@@ -18,7 +18,7 @@ use super::{
     lane::{Feed, LaneEnd, LaneReader, MAX_CHUNKS_AHEAD},
     lease_group,
     meter::Meter,
-    owned::{LaneState, Owned, Reading, resting},
+    owned::{LaneState, Owned, Reading, Wait, resting},
 };
 use crate::{
     applying::{attempt, park, publish},
@@ -37,8 +37,7 @@ const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// lanes that each has the least.
 const MAX_READ_AHEAD_EVENTS: usize = 16_000;
 
-/// The most and the least events of one chunk: what a lane reads, decodes and hands over at once.
-const MAX_CHUNK_EVENTS: usize = 1_000;
+/// The least events of one chunk of a view, however many lanes there are.
 const MIN_CHUNK_EVENTS: usize = 50;
 
 /// How often requests about dead letters are looked for and lags are measured, in milliseconds.
@@ -51,7 +50,7 @@ const REST_MS: u64 = 5_000;
 /// How long a lane rests whose checkpoint was moved by somebody else, in milliseconds.
 pub(super) const FENCED_REST_MS: u64 = 200;
 
-/// Folds one generation: takes lanes by lease, and applies what they read batch by batch.
+/// Works on one generation: takes lanes by lease, and applies what they read batch by batch.
 ///
 /// There is one batch at a time, of whatever is ready in all lanes: while it is written, lanes
 /// fetch and decode the next. So a busy generation commits large batches and an idle one small
@@ -200,7 +199,7 @@ impl Worker {
                 continue;
             }
             let ready = Arc::clone(&self.ready);
-            let next = self.hold_look.map_or(next_tick, |look| look.min(next_tick));
+            let next = self.next_look(next_tick);
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 event = gained.recv() => match event {
@@ -259,7 +258,8 @@ impl Worker {
             .as_ref()
             .map_or(1, |head| usize::from(head.partitions.get()));
         let max_chunk_events = (MAX_READ_AHEAD_EVENTS / (MAX_CHUNKS_AHEAD * lanes))
-            .clamp(MIN_CHUNK_EVENTS, MAX_CHUNK_EVENTS);
+            .max(MIN_CHUNK_EVENTS)
+            .min(self.shared.max_chunk_events);
         let (committed, watched) = watch::channel(Position::ZERO);
         let reader = LaneReader {
             lane: lane.clone(),
@@ -289,6 +289,7 @@ impl Worker {
             end: None,
             kept: VecDeque::new(),
             held: false,
+            wait: Wait::default(),
         })
     }
 
@@ -342,6 +343,7 @@ impl Worker {
             .collect();
         let max_events = self.shared.max_batch_events;
         let is_full = |batch: &Batch| batch.len() >= max_events || batch.bytes() >= MAX_BATCH_BYTES;
+        let now = Instant::now();
         let mut lanes = 0;
         for lane in order {
             let Some(Owned {
@@ -352,7 +354,7 @@ impl Worker {
                 continue;
             };
             let before = batch.len();
-            while !is_full(&batch) && !reading.held {
+            while !is_full(&batch) && !reading.is_kept_back(now) {
                 if let Some(chunk) = reading.kept.pop_front() {
                     batch.push(chunk);
                     continue;
@@ -391,6 +393,9 @@ impl Worker {
             };
             if let StoreError::Held { holds, .. } = &failed {
                 self.hold_back(&mut batch, holds);
+            } else if let StoreError::Waiting { holds, .. } = &failed {
+                self.meter.retry();
+                self.wait_for_effects(&mut batch, holds);
             } else if let StoreError::Fenced { lane, .. } = &failed {
                 tracing::info!(projection = self.shared.view.name(), %lane, "another process moved the checkpoint, or the store was restored; beginning again there");
                 batch.remove(lane);
@@ -432,6 +437,7 @@ impl Worker {
             }) = self.owned.get_mut(&one.lane)
             {
                 reading.at = Some((one.to, one.epoch));
+                reading.wait = Wait::default();
                 reading.committed.send_replace(one.to);
             }
             self.shared.signal(self.generation.id, &one).await;

@@ -12,6 +12,7 @@ mod letter_runs;
 mod letters;
 mod log;
 mod postgres;
+mod reacting;
 mod reading;
 mod rebuilding;
 mod replacing;
