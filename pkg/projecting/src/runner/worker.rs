@@ -396,6 +396,11 @@ impl Worker {
             } else if let StoreError::Waiting { holds, .. } = &failed {
                 self.meter.retry();
                 self.wait_for_effects(&mut batch, holds);
+                // What was performed is written down, although the leases end meanwhile: the
+                // checkpoints are the fence.
+                if self.stop.is_cancelled() && !batch.is_empty() {
+                    continue;
+                }
             } else if let StoreError::Fenced { lane, .. } = &failed {
                 tracing::info!(projection = self.shared.view.name(), %lane, "another process moved the checkpoint, or the store was restored; beginning again there");
                 batch.remove(lane);
