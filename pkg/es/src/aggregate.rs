@@ -27,6 +27,20 @@ pub trait DomainEvent: Sized + Send + Sync + 'static {
     ) -> Result<Self, DecodeError>;
 }
 
+/// A claim on a name that must be unique in its scope (an e-mail address), taken or given back with
+/// the events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// What kind of name: `user-email`.
+    pub scope: &'static str,
+    /// The name, already folded to its comparable form.
+    pub value: String,
+    /// Who holds it.
+    pub holder: String,
+    /// Take it, or give it back.
+    pub release: bool,
+}
+
 /// A consistency boundary: a state, what may happen to it, and how it changes when it happened.
 /// Pure and synchronous; times, ids and looked-up facts come in with the command.
 pub trait Aggregate: Clone + Default + Send + Sync + 'static {
@@ -51,4 +65,21 @@ pub trait Aggregate: Clone + Default + Send + Sync + 'static {
     /// The state after a fact. Never refuses: it happened.
     #[must_use]
     fn evolve(self, event: &Self::Event) -> Self;
+
+    /// The names that an event on this state gives back and takes, in this order: a rule over all
+    /// aggregates, which none of them can hold alone. They change hands in the append's transaction,
+    /// or the append is not taken.
+    #[must_use]
+    fn reservations(&self, event: &Self::Event) -> Vec<Reservation> {
+        let _ = event;
+        Vec::new()
+    }
+
+    /// Why a command is refused whose event takes a name that somebody else holds; `None` where no
+    /// event takes any.
+    #[must_use]
+    fn reserved(scope: &'static str, value: &str) -> Option<Self::Refusal> {
+        let _ = (scope, value);
+        None
+    }
 }

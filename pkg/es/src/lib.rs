@@ -8,7 +8,7 @@ mod projection;
 mod reaction;
 mod token;
 
-pub use aggregate::{Aggregate, DomainEvent};
+pub use aggregate::{Aggregate, DomainEvent, Reservation};
 pub use event::{
     DecodeError, EventId, Metadata, NewEvent, Recorded, RecordedEvent, Upcast, newest_version,
     upcast,

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millrace_es::{
     Context, Epoch, EventId, LogToken, NewEvent, Partition, PartitionCount, Position,
-    RecordedEvent, StreamId, StreamVersion,
+    RecordedEvent, Reservation, StreamId, StreamVersion,
 };
 use millrace_kernel::Timestamp;
 use tokio::sync::watch;
@@ -70,20 +70,6 @@ pub struct StoredAnswer {
     pub answer: Answer,
     /// Where the log stood; see [`Appended::token`].
     pub token: LogToken,
-}
-
-/// A claim on a name that must be unique in its scope (an e-mail), taken or given back with the
-/// events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// What kind of name: `user-email`.
-    pub scope: &'static str,
-    /// The name, already folded to its comparable form.
-    pub value: String,
-    /// Who holds it.
-    pub holder: String,
-    /// Take it, or give it back.
-    pub release: bool,
 }
 
 /// Everything that is to happen in one transaction, or not at all.

@@ -18,13 +18,14 @@ pub mod dynamodb;
 pub use backoff::{Backoff, jittered};
 pub use contract::{
     Answer, AnswerKey, AppendError, AppendRequest, Appended, EventLog, ExpectedVersion, LogError,
-    LogHead, Reservation, SnapshotRecord, StoredAnswer, StreamAppend,
+    LogHead, SnapshotRecord, StoredAnswer, StreamAppend,
 };
 pub use feed::{EventFeed, LogFeed};
 pub use lane::{
     Faults, LaneStep,
     limits::{MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_APPEND_STREAMS, MAX_PAYLOAD_BYTES},
 };
+pub use millrace_es::Reservation;
 pub use pages::{MAX_PAGE_BYTES, MAX_PAGE_EVENTS, events_after, is_last, pages_after};
 pub use postgres::{Migration, PgEventLog, PgInlineTable, PgLogOptions, log_head, migrate};
 pub use repository::{

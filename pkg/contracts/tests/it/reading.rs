@@ -35,7 +35,7 @@ fn recorded(
     }
 }
 
-fn account(address: Value) -> Value {
+fn account(address: &Value) -> Value {
     let mut payload = json!({ "user_id": "1", "created_at": "2026-01-31T12:00:00Z" });
     let fields = address.as_object().unwrap().clone();
     payload.as_object_mut().unwrap().extend(fields);
@@ -68,7 +68,7 @@ fn an_address_comes_in_parts_or_as_one_text() {
         (parts, "123 Main St, Cityville, ST 12345"),
         (text, "somewhere"),
     ] {
-        let payload = account(address);
+        let payload = account(&address);
         let event = recorded(customers::CONTEXT, customers::ACCOUNT_CREATED, 1, &payload);
         let read = CustomersEvent::decode(&event).unwrap().unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), payload);
@@ -81,7 +81,7 @@ fn an_address_comes_in_parts_or_as_one_text() {
         customers::CONTEXT,
         customers::ACCOUNT_CREATED,
         1,
-        &account(json!({ "street": "123 Main St" })),
+        &account(&json!({ "street": "123 Main St" })),
     );
     let malformed = CustomersEvent::decode(&none).unwrap_err();
     assert!(matches!(malformed, DecodeError::Malformed { .. }));

@@ -8,7 +8,9 @@ use std::{
     task::Poll,
 };
 
-use millrace_es::{Aggregate, DomainEvent, EventId, Metadata, NewEvent, StreamId, StreamVersion};
+use millrace_es::{
+    Aggregate, DomainEvent, EventId, Metadata, NewEvent, Reservation, StreamId, StreamVersion,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -94,8 +96,10 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
             new: [new],
         };
         let decide = |[state]: [&A; 1]| state.decide(&command).map(|events| [events]);
-        self.execute_across(across, decide, |outcome| respond(outcome.of_one()))
-            .await
+        let command = self.across(across, decide, |outcome: OutcomeAcross<'_, A, _, 1>| {
+            respond(outcome.of_one())
+        })?;
+        self.run(&command, A::reserved).await
     }
 
     /// Decides a command on the newest states of several aggregates and appends what happened to
@@ -111,32 +115,60 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     /// queue was not; the attempts are counted.
     ///
     /// # Errors
-    /// See [`ExecuteError`]; [`AppendError::Invalid`] also when an id is given twice.
+    /// See [`ExecuteError`]; [`AppendError::Invalid`] also when an id is given twice. A name that
+    /// somebody else holds is an error here, [`AppendError::Reserved`]: no refusal is known for it.
     pub async fn execute_across<R, const N: usize>(
         &self,
         request: ExecuteAcross<'_, N>,
         decide: impl Fn([&A; N]) -> Result<[Vec<A::Event>; N], R> + Send + Sync,
         respond: impl Fn(OutcomeAcross<'_, A, R, N>) -> Answer + Send + Sync,
-    ) -> Result<Executed, ExecuteError> {
+    ) -> Result<Executed, ExecuteError>
+    where
+        R: Send + Sync,
+    {
         let command = self.across(request, decide, respond)?;
+        self.run(&command, |_, _| None).await
+    }
+
+    /// Decides until the log has taken it. Once somebody else was found to hold a name that was to
+    /// be taken, `reserved` says why the command is refused, and that is what the log is given.
+    async fn run<R, D, F, const N: usize>(
+        &self,
+        command: &Across<A, D, F, N>,
+        reserved: impl Fn(&'static str, &str) -> Option<R> + Send + Sync,
+    ) -> Result<Executed, ExecuteError>
+    where
+        D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R> + Send + Sync,
+        F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer + Send + Sync,
+        R: Send + Sync,
+    {
+        let mut taken: Option<R> = None;
         for _ in 0..MAX_EXECUTE_ATTEMPTS {
-            match self.step(&command).await? {
+            match self.step(command, taken.as_ref()).await? {
                 Step::Empty => {
                     for (slot, stream) in command.slots.iter().zip(&command.streams) {
                         self.fill(slot, stream).await?;
                     }
                 }
                 Step::NotAt(place, filling) => {
-                    if let Some(executed) = self.check_match(&command, place).await? {
+                    if let Some(executed) = self.check_match(command, place).await? {
                         return Ok(executed);
                     }
                     command.slots[place].discard(filling);
                 }
-                Step::Decided(decided) => {
-                    if let Some(executed) = self.finish(&command, decided).await? {
-                        return Ok(executed);
+                Step::Decided(decided) => match self.finish(command, decided).await {
+                    Ok(Some(executed)) => return Ok(executed),
+                    // What was decided did not hold: neither need what stood in its way.
+                    Ok(None) => taken = None,
+                    Err(error) => {
+                        let ExecuteError::Append(AppendError::Reserved { scope, value, .. }) =
+                            &error
+                        else {
+                            return Err(error);
+                        };
+                        taken = Some(reserved(scope, value).ok_or(error)?);
                     }
-                }
+                },
             }
         }
         Err(ExecuteError::Contended {
@@ -186,6 +218,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     async fn step<'s, R, D, F, const N: usize>(
         &'s self,
         command: &Across<A, D, F, N>,
+        taken: Option<&R>,
     ) -> Result<Step<'s, A, N>, ExecuteError>
     where
         D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R>,
@@ -197,7 +230,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
                 if let Some(place) = command.not_as_matched(&entries) {
                     return Ok(Step::NotAt(place, entries[place].filling));
                 }
-                let decision = command.decide(&entries)?;
+                let decision = command.decide(&entries, taken)?;
                 let mut append = self.log.append(decision.append);
                 // The first poll queues it. What is answered at once was refused or is done.
                 let append: Appending<'s> = match append.as_mut().poll(context) {
@@ -356,8 +389,13 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
         })
     }
 
-    /// Decides on the states in memory: the append, the states after it, and the answer.
-    fn decide<R>(&self, entries: &[&mut Entry<A>; N]) -> Result<Decision<A, N>, ExecuteError>
+    /// Decides on the states in memory: the append, the states after it, and the answer. It is a
+    /// refusal where a name is `taken`.
+    fn decide<R>(
+        &self,
+        entries: &[&mut Entry<A>; N],
+        taken: Option<&R>,
+    ) -> Result<Decision<A, N>, ExecuteError>
     where
         D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R>,
         F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer,
@@ -367,11 +405,24 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
         let versions = known.map(|known| known.version);
         let mut new: [Vec<NewEvent>; N] = [const { Vec::new() }; N];
         let mut after: [Option<Known<A>>; N] = [const { None }; N];
-        let answer = match (self.decide)(states) {
+        let mut reservations = Vec::new();
+        let refused = |refusal: &R| {
+            (self.respond)(OutcomeAcross::Refused {
+                refusal,
+                states,
+                versions,
+            })
+        };
+        let decided = match taken {
+            Some(refusal) => Err(refused(refusal)),
+            None => (self.decide)(states).map_err(|refusal| refused(&refusal)),
+        };
+        let answer = match decided {
             Ok(events) => {
                 for place in 0..N {
                     new[place] = encode(&events[place], &self.metadata)?;
-                    after[place] = fold(known[place], &events[place], &new[place]);
+                    after[place] =
+                        fold(known[place], &events[place], &new[place], &mut reservations);
                 }
                 (self.respond)(OutcomeAcross::Done {
                     states: array::from_fn(|place| {
@@ -385,11 +436,7 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
                     events: &events,
                 })
             }
-            Err(refusal) => (self.respond)(OutcomeAcross::Refused {
-                refusal: &refusal,
-                states,
-                versions,
-            }),
+            Err(refused) => refused,
         };
         let streams = self.streams.iter().zip(known).zip(new);
         let append = AppendRequest {
@@ -401,7 +448,7 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
                 })
                 .collect(),
             answer: self.key.map(|key| (key, answer.clone())),
-            reservations: Vec::new(),
+            reservations,
         };
         Ok(Decision {
             append,
@@ -411,13 +458,20 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
     }
 }
 
-/// What is known of an aggregate after some events; `None` when nothing happened to it.
-fn fold<A: Aggregate>(known: &Known<A>, events: &[A::Event], new: &[NewEvent]) -> Option<Known<A>> {
+/// What is known of an aggregate after some events, whose names are added to `reservations`; `None`
+/// when nothing happened to it.
+fn fold<A: Aggregate>(
+    known: &Known<A>,
+    events: &[A::Event],
+    new: &[NewEvent],
+    reservations: &mut Vec<Reservation>,
+) -> Option<Known<A>> {
     let last = new.last()?;
     Some(Known {
-        state: events
-            .iter()
-            .fold(known.state.clone(), |state, event| state.evolve(event)),
+        state: events.iter().fold(known.state.clone(), |state, event| {
+            reservations.extend(state.reservations(event));
+            state.evolve(event)
+        }),
         version: known.version.plus(events.len() as u64),
         last: Some(last.id),
     })

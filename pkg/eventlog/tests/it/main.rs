@@ -11,6 +11,7 @@ mod across;
 mod appending;
 mod breaking;
 mod checks;
+mod claiming;
 mod conforming;
 mod counter;
 mod crashing;
