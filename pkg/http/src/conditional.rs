@@ -18,18 +18,35 @@ pub fn version_tag(version: StreamVersion) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
 }
 
+/// The strong entity tag of a stream's version beside which an answer shows facts of other streams,
+/// which change without it: the version, then a hash of those facts. As `If-Match` it means the
+/// version.
+#[must_use]
+pub fn version_tag_beside(version: StreamVersion, others: &[u8]) -> HeaderValue {
+    let hash = hex(&Sha256::digest(others)[..OTHERS_BYTES]);
+    // Digits, a dash and letters in quotes are a header value.
+    HeaderValue::from_str(&format!("\"{version}-{hash}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
+}
+
+/// How much of a hash stands in the tag of [`version_tag_beside`], in bytes.
+const OTHERS_BYTES: usize = 8;
+
 /// The strong entity tag of a body: the same bytes, the same tag.
 #[must_use]
 pub fn body_tag(body: &[u8]) -> HeaderValue {
+    let hash = hex(&Sha256::digest(body)[..16]);
+    HeaderValue::from_str(&format!("\"{hash}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    let hash = Sha256::digest(body);
-    let mut tag = String::with_capacity(34);
-    tag.push('"');
-    for byte in &hash[..16] {
-        let _ = write!(tag, "{byte:02x}");
-    }
-    tag.push('"');
-    HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    bytes.iter().fold(String::with_capacity(64), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }
 
 /// What `If-Match` demands of the thing that is to be changed.
@@ -99,6 +116,14 @@ struct Tag<'a> {
 impl Tag<'_> {
     fn version(&self) -> Option<StreamVersion> {
         let text = self.quoted.trim_matches('"');
+        let text = match text.split_once('-') {
+            Some((version, others)) => {
+                let is_hash = others.len() == 2 * OTHERS_BYTES
+                    && others.bytes().all(|b| b.is_ascii_hexdigit());
+                is_hash.then_some(version)?
+            }
+            None => text,
+        };
         let plain = text == "0" || !text.starts_with('0');
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         (plain && digits).then(|| text.parse().ok()).flatten()

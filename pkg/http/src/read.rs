@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Consistency, Page, PageRequest, Problem,
-    conditional::{IfNoneMatch, body_tag, version_tag},
+    conditional::{IfNoneMatch, body_tag, version_tag, version_tag_beside},
     consistency::{LOG_POSITION, PREFERENCE_APPLIED, preference_applied},
     context,
     query::Parameters,
@@ -110,6 +110,27 @@ impl Reading {
         token: Option<&LogToken>,
     ) -> Result<Response, Problem> {
         let tag = version_tag(version);
+        let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
+        Ok(self.answer(bytes.into(), tag, token))
+    }
+
+    /// Answers with one entity that shows `others`, facts of other streams, beside its own: its tag
+    /// changes with them too. Without any, it is as [`Reading::entity`].
+    ///
+    /// # Errors
+    /// 500 when the body has no JSON form.
+    pub fn entity_beside<B: Serialize, O: Serialize>(
+        &self,
+        body: &B,
+        version: StreamVersion,
+        others: Option<O>,
+        token: Option<&LogToken>,
+    ) -> Result<Response, Problem> {
+        let Some(others) = others else {
+            return self.entity(body, version, token);
+        };
+        let others = serde_json::to_vec(&others).map_err(Problem::internal)?;
+        let tag = version_tag_beside(version, &others);
         let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
         Ok(self.answer(bytes.into(), tag, token))
     }

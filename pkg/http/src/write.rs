@@ -1,5 +1,3 @@
-use std::fmt::Write as _;
-
 use axum::{
     extract::{FromRequest, Request},
     response::Response,
@@ -136,7 +134,7 @@ impl<T: WriteBody, S: Sync> FromRequest<S> for Write<T> {
         let context = context::of(&parts)?.clone();
         let mut metadata = context.metadata(&parts.headers);
         let key = key.map(|key| {
-            metadata.idempotency_key_hash = Some(hex(&Sha256::digest(key)));
+            metadata.idempotency_key_hash = Some(conditional::hex(&Sha256::digest(key)));
             answer_key(&parts, key, &bytes)
         });
         Ok(Self {
@@ -183,13 +181,6 @@ fn answer_key(parts: &Parts, key: &[u8], body: &[u8]) -> AnswerKey {
         key_hash: scoped.finalize().into(),
         request_hash: Sha256::digest(body).into(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(64), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
 }
 
 /// Builds the answer of a write, which is decided before the append and kept with its key.

@@ -7,7 +7,7 @@ mod model;
 
 pub use history::{HistoryEvent, history_page};
 pub use log::{head_token, same_log, wait_for_log};
-pub use model::{Found, from_dynamodb, from_postgres, observe, unreadable};
+pub use model::{Found, facts_of_others, from_dynamodb, from_postgres, observe, unreadable};
 
 use millrace_http::{FieldError, PageRequest, Part, Problem};
 

@@ -1,6 +1,6 @@
 //! Reads from read models.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use millrace_es::{Context, LogToken};
@@ -45,6 +45,38 @@ where
     Ok((found, reached(before, at_least)))
 }
 
+/// How long an answer that needs no read model waits for what only a read model knows, in
+/// milliseconds.
+const FACTS_OF_OTHERS_MS: u64 = 1_000;
+
+/// What a read model has of other contexts, for an answer whose own facts are strong. `None` when it
+/// does not answer within [`FACTS_OF_OTHERS_MS`]: then the answer does without. `name` names the
+/// query in the metric.
+pub async fn facts_of_others<T, F>(model: &PgReadModel, name: &'static str, run: F) -> Option<T>
+where
+    F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
+    T: Send,
+{
+    let started = Instant::now();
+    let limit = Duration::from_millis(FACTS_OF_OTHERS_MS);
+    let found = tokio::time::timeout(limit, model.query(None, run)).await;
+    observe("postgres", name, started);
+    match found {
+        Ok(Ok(found)) => Some(found),
+        Ok(Err(error)) => {
+            tracing::warn!(query = name, %error, "an answer does without what other contexts know");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(
+                query = name,
+                "an answer does without what other contexts know: the read model is too slow"
+            );
+            None
+        }
+    }
+}
+
 /// A DynamoDB table to answer from, and how far it is.
 ///
 /// # Errors
@@ -75,10 +107,12 @@ fn at_least(consistency: Consistency) -> Option<AtLeast> {
 }
 
 /// How far an answer is known to be: the read model's own lower bound, or what it waited for where
-/// that is farther.
+/// that is farther. Positions of different contexts do not compare; the query's own goes first.
 fn reached(known: Option<LogToken>, at_least: Option<AtLeast>) -> Option<LogToken> {
     match (known, at_least) {
-        (Some(known), Some(AtLeast { token, .. })) if known.position < token.position => {
+        (Some(known), Some(AtLeast { token, .. }))
+            if known.context == token.context && known.position < token.position =>
+        {
             Some(token)
         }
         (known, at_least) => known.or_else(|| at_least.map(|at_least| at_least.token)),

@@ -8,8 +8,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use millrace_es::DomainEvent;
+use millrace_es::{DecodeError, DomainEvent};
 use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::OrFail;
@@ -122,6 +123,36 @@ impl StoredFormats {
                 for (name, value) in written.as_object().into_iter().flatten() {
                     let now = self.name_now(event_type, *version, name);
                     assert_eq!(again[now], *value, "{event_type} version {version}: {name}");
+                }
+            }
+        }
+    }
+
+    /// What every version wrote satisfies a contract: `read` finds every event of a public type in
+    /// it, and what it finds is what was written. `public` names the contract's types with the
+    /// newest version it reads, which is the one that is written.
+    pub fn check_contract<C: Serialize>(
+        &self,
+        public: &[(&str, u16)],
+        read: impl Fn(&str, u16, &RawValue) -> Result<Option<C>, DecodeError>,
+    ) {
+        for (event_type, newest) in public {
+            assert!(
+                self.written.contains(&(event_type, *newest)),
+                "the contract reads {event_type} up to version {newest}, which is not what is \
+                 written"
+            );
+            for version in 1..=*newest {
+                for payload in self.golden(event_type, version) {
+                    let what = format!("{event_type} version {version}");
+                    let Some(public) = read(event_type, version, &payload).or_fail(&what) else {
+                        panic!("{what} is not in the contract");
+                    };
+                    let public = serde_json::to_value(&public).or_fail(&what);
+                    let written: Value = serde_json::from_str(payload.get()).or_fail(&what);
+                    for (name, value) in public.as_object().into_iter().flatten() {
+                        assert_eq!(written[name], *value, "{what}: {name}");
+                    }
                 }
             }
         }

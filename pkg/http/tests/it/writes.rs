@@ -151,7 +151,19 @@ async fn if_match_names_the_version_to_change() {
     assert_eq!(change("*").await.unwrap().status(), 200);
     // The one version among tags of others, and the same one twice.
     assert_eq!(change("\"abc\", \"3\",\"3\"").await.unwrap().status(), 200);
-    for never in ["\"abc\"", "\"01\"", "\"\"", "\"99999999999999999999999\""] {
+    // What an answer that shows facts of others beside was tagged with.
+    let beside = "\"4-0123456789abcdef\"";
+    assert_eq!(change(beside).await.unwrap().status(), 200);
+    problem(change(beside).await.unwrap(), 412, "precondition-failed").await;
+    for never in [
+        "\"4-\"",
+        "\"5-abc\"",
+        "\"5-0123456789abcdeg\"",
+        "\"abc\"",
+        "\"01\"",
+        "\"\"",
+        "\"99999999999999999999999\"",
+    ] {
         problem(change(never).await.unwrap(), 412, "precondition-failed").await;
     }
     for broken in [

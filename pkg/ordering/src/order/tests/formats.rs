@@ -1,6 +1,7 @@
 //! What is stored may only grow: the schemas and golden files of every event version, held by
 //! [`StoredFormats`].
 
+use millrace_contracts::ordering::{self, OrderingEvent};
 use millrace_es::{DecodeError, DomainEvent};
 use millrace_kernel::{Money, Timestamp};
 use millrace_testkit::{StoredFormats, payload_schema};
@@ -65,6 +66,11 @@ fn every_version_is_known_and_the_newest_is_written() {
 #[test]
 fn what_every_version_wrote_decodes() {
     formats().check_golden::<OrderEvent>();
+}
+
+#[test]
+fn what_every_version_wrote_satisfies_the_contract() {
+    formats().check_contract(&ordering::EVENT_TYPES, OrderingEvent::read);
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! The customers context: users, their names and e-mail addresses, and the addresses of their
+//! accounts.
+//!
+//! [`user`] is what they are and what may happen to them, [`commands`] the writes, [`views`] the
+//! questions, each with the rows that answer it and its routes. The lists below are all of it:
+//! what is not in a list does not run. What others may know of a user is the contract
+//! [`millrace_contracts::customers`].
+
+use std::sync::Arc;
+
+use millrace_eventlog::{Migration, PgInlineTable};
+use millrace_projecting::View;
+
+pub mod commands;
+mod inline;
+pub mod problems;
+pub mod queries;
+#[cfg(test)]
+mod testing;
+pub mod user;
+pub mod views;
+
+pub use commands::{CommandState, command_routes};
+pub use inline::UsersTables;
+pub use queries::{QueryState, query_routes};
+
+/// The name of this context: its log, its stream, its schema.
+pub const CONTEXT: &str = "customers";
+
+/// The read models, in the order in which they are shown.
+#[must_use]
+pub fn projections() -> Vec<View> {
+    vec![View::postgres_tally::<views::user_profiles::UserProfiles>()]
+}
+
+/// The tables that are kept in the append's own transaction.
+#[must_use]
+pub fn inline_tables() -> Vec<Arc<dyn PgInlineTable>> {
+    vec![Arc::new(UsersTables)]
+}
+
+/// The migrations of this context's own tables beside its log.
+#[must_use]
+pub const fn migrations() -> &'static [Migration] {
+    &[Migration {
+        name: "customers/0001_users",
+        sql: include_str!("../../../migrations/customers/0001_users.sql"),
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use millrace_contracts as contracts;
+
+    use super::*;
+
+    fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == extension))
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_view_is_in_the_list() {
+        let listed: BTreeSet<String> = projections()
+            .iter()
+            .map(|view| view.name().replace('-', "_"))
+            .collect();
+        assert_eq!(listed, stems("src/views", "rs"));
+    }
+
+    #[test]
+    fn every_migration_is_in_the_list() {
+        let listed: BTreeSet<String> = migrations()
+            .iter()
+            .filter_map(|migration| migration.name.strip_prefix("customers/"))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(listed, stems("../../migrations/customers", "sql"));
+        assert!(migrations().is_sorted_by_key(|migration| migration.name));
+    }
+
+    #[test]
+    fn the_context_has_a_name_that_works_everywhere() {
+        assert_eq!(contracts::customers::CONTEXT, CONTEXT);
+        let read = [CONTEXT, contracts::ordering::CONTEXT];
+        let read = read.map(|name| millrace_es::Context::new(name).unwrap());
+        for view in projections() {
+            assert_eq!(view.contexts(), read);
+        }
+    }
+}

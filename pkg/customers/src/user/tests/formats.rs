@@ -1,0 +1,61 @@
+//! What is stored may only grow: the schemas and golden files of every event version, held by
+//! [`StoredFormats`].
+
+use millrace_contracts::customers::{self, CustomersEvent};
+use millrace_es::{DecodeError, DomainEvent};
+use millrace_testkit::{StoredFormats, payload_schema};
+use serde_json::value::RawValue;
+
+use crate::user::{
+    AccountCreated, AccountUpdated, UserCreated, UserEvent, UserUpdated,
+    stored::{ACCOUNT_CREATED, ACCOUNT_UPDATED, EVENT_TYPES, USER_CREATED, USER_UPDATED},
+};
+
+fn formats() -> StoredFormats {
+    StoredFormats {
+        folder: env!("CARGO_MANIFEST_DIR"),
+        versions: [
+            ((USER_CREATED, 1), payload_schema::<UserCreated>()),
+            ((USER_UPDATED, 1), payload_schema::<UserUpdated>()),
+            ((ACCOUNT_CREATED, 1), payload_schema::<AccountCreated>()),
+            ((ACCOUNT_UPDATED, 1), payload_schema::<AccountUpdated>()),
+        ]
+        .into(),
+        written: EVENT_TYPES.to_vec(),
+        renamed: Vec::new(),
+    }
+}
+
+#[test]
+fn schemas_are_committed_and_change_compatibly() {
+    formats().check_schemas();
+}
+
+#[test]
+fn every_version_is_known_and_the_newest_is_written() {
+    formats().check_versions();
+}
+
+#[test]
+fn what_every_version_wrote_decodes() {
+    formats().check_golden::<UserEvent>();
+}
+
+#[test]
+fn what_every_version_wrote_satisfies_the_contract() {
+    formats().check_contract(&customers::EVENT_TYPES, CustomersEvent::read);
+    assert_eq!(customers::EVENT_TYPES, EVENT_TYPES, "all of it is public");
+}
+
+#[test]
+fn what_a_newer_release_wrote_is_never_called_malformed() {
+    let payload = RawValue::from_string("{}".into()).unwrap();
+    for (event_type, newest) in EVENT_TYPES {
+        let newer = UserEvent::decode(event_type, newest + 1, &payload).unwrap_err();
+        assert!(newer.needs_newer_release());
+        let malformed = UserEvent::decode(event_type, newest, &payload).unwrap_err();
+        assert!(matches!(malformed, DecodeError::Malformed { .. }));
+    }
+    let unknown = UserEvent::decode("user.erased", 1, &payload).unwrap_err();
+    assert!(unknown.needs_newer_release());
+}
