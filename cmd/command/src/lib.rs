@@ -3,15 +3,15 @@
 //! Writes need nothing but PostgreSQL. NATS may be away: the relay goes on where the stream stands
 //! when it is back.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser};
 use millrace_es::Context;
 use millrace_eventlog::{EventLog, RepositoryOptions};
 use millrace_http::{Api, ApiOptions, ServerLimits};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, bind,
-    migrate_streams, topology,
+    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, OwnerSettings,
+    bind, bind_internal, migrate_streams, serve_internal, topology,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Service, instance_name};
@@ -47,6 +47,9 @@ pub struct Settings {
     /// DynamoDB, for the event logs that are kept there.
     #[command(flatten)]
     pub dynamodb: DynamoSettings,
+    /// The other contexts.
+    #[command(flatten)]
+    pub owners: OwnerSettings,
     /// This service's own.
     #[command(flatten)]
     pub command: CommandSettings,
@@ -56,6 +59,16 @@ pub struct Settings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Command service")]
 pub struct CommandSettings {
+    /// Address of the internal port: the logs to read and the commands between contexts, for other
+    /// processes of the system; never for the public
+    #[arg(
+        long,
+        env = "MILLRACE_INTERNAL_LISTEN",
+        default_value = "127.0.0.1:8090",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub internal_listen: SocketAddr,
+
     /// Whether to bring the event log's schema and streams up to date; safe beside others
     #[arg(
         long,
@@ -95,6 +108,15 @@ pub struct CommandSettings {
     pub snapshot_every: u64,
 }
 
+impl CommandSettings {
+    const fn repository(&self) -> RepositoryOptions {
+        RepositoryOptions {
+            cached_aggregates: self.cached_aggregates,
+            snapshot_every: self.snapshot_every,
+        }
+    }
+}
+
 impl Service for Settings {
     fn common(&self) -> &CommonSettings {
         &self.common
@@ -114,7 +136,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     });
     let operations = axum::Router::new();
     let frame = Frame::open(&settings.common, health, operations, shutdown.clone()).await?;
-    let ended = serve(&settings, &frame, &logs, &shutdown).await;
+    let ended = Box::pin(serve(&settings, &frame, &logs, &shutdown)).await;
     if let Ok(logs) = logs.get() {
         logs.close().await;
     }
@@ -129,6 +151,7 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = bind(settings.http.listen).await?;
+    let internal = bind_internal(settings.command.internal_listen).await?;
     let namespace = &settings.common.namespace;
     let topology = topology(&settings.nats, namespace, "millrace-command").await?;
     let places = LogPlaces::of(
@@ -151,6 +174,7 @@ async fn serve(
     }
     late_logs.set(logs.clone());
     let router = routes(settings, &logs)?;
+    let contexts = settings.log.contexts()?;
 
     let stop = CancellationToken::new();
     let mut background = background(settings, &logs, &topology, &stop).await?;
@@ -159,15 +183,29 @@ async fn serve(
     let drain = settings.common.drain();
     let public = millrace_http::serve(listener, router, limits, close_port.clone(), drain);
     let mut public = std::pin::pin!(public);
+    let repository = (settings.command.repository(), &settings.owners);
+    let internal = serve_internal(
+        internal,
+        &contexts,
+        &logs,
+        repository,
+        close_port.clone(),
+        drain,
+    );
+    let mut both = std::pin::pin!(async { tokio::try_join!(public.as_mut(), internal) });
     let mut asked = std::pin::pin!(frame.until_asked_to_end());
     loop {
         tokio::select! {
-            served = &mut public => break served?,
+            served = &mut both => {
+                served?;
+                break;
+            }
             // Whatever ends early and badly ends this process: it is started again as a whole.
             Some(ended) = background.join_next() => ended??,
             () = &mut asked => {
                 close_port.cancel();
-                break public.await?;
+                both.await?;
+                break;
             }
         }
     }
@@ -181,15 +219,13 @@ async fn serve(
 
 /// The routes of every context that this process serves, and the document of all of theirs.
 fn routes(settings: &Settings, logs: &Logs) -> anyhow::Result<axum::Router> {
-    let options = RepositoryOptions {
-        cached_aggregates: settings.command.cached_aggregates,
-        snapshot_every: settings.command.snapshot_every,
-    };
+    let options = settings.command.repository();
     let mut api = Api::new(ApiOptions::try_from(&settings.http)?);
     for context in settings.log.contexts()? {
-        if let Some(log) = logs.of(context) {
-            api = (context.document)(api.serve((context.commands)(log, options)));
+        if let Some((own, log)) = context.own_log().zip(logs.of(context)) {
+            api = api.serve((own.commands)(log, options));
         }
+        api = (context.document)(api);
     }
     Ok(api.finish())
 }

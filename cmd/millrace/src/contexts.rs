@@ -2,7 +2,7 @@
 
 use millrace_es::Context;
 use millrace_projecting::View;
-use millrace_roles::{CONTEXTS, KnownContext};
+use millrace_roles::{CONTEXTS, KnownContext, OwnLog};
 
 use crate::failure::Failure;
 
@@ -35,5 +35,14 @@ pub fn all_views() -> Vec<View> {
 
 /// The category of a context's main aggregate, for people who have only its id at hand.
 pub fn main_category(context: &Context) -> Result<&'static str, Failure> {
-    Ok(known(context)?.category)
+    Ok(own_log(context)?.category)
+}
+
+/// A context's own log.
+pub fn own_log(context: &Context) -> Result<&'static OwnLog, Failure> {
+    known(context)?.own_log().ok_or_else(|| {
+        Failure::NotFound(format!(
+            "{context} has no events of its own: it only listens to other contexts"
+        ))
+    })
 }

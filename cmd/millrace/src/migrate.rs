@@ -72,7 +72,7 @@ async fn everything_as(
     let stop = CancellationToken::new();
     let places = opened::places(endpoints, partitions).await?;
     let mut contexts = Vec::new();
-    for known in &CONTEXTS {
+    for known in CONTEXTS.iter().filter(|known| known.own_log().is_some()) {
         places.migrate(known, &stop).await?;
         contexts.push(known.context()?);
     }

@@ -47,7 +47,7 @@ pub async fn log(endpoints: &Endpoints, context: &Context) -> Result<Arc<dyn Eve
     let known = contexts::known(context)?;
     let mut places = places(endpoints, PartitionCount::DEFAULT).await?;
     // A tool takes a log as it was made.
-    places.partitions = match places.store(known) {
+    places.partitions = match places.store(contexts::own_log(context)?) {
         LogStore::Postgres => millrace_eventlog::log_head(&places.pool, context).await?,
         LogStore::DynamoDb => {
             dynamodb::log_head(&places.dynamodb, &places.namespace, context).await?

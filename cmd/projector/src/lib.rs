@@ -10,7 +10,7 @@ use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, R
 use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings,
+    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, OwnerSettings,
     ReadStoreSettings, RebuildBy, check_nats, migrate_views, topology, views,
 };
 use millrace_runtime::admin::Health;
@@ -45,6 +45,9 @@ pub struct Settings {
     /// The read models in DynamoDB.
     #[command(flatten)]
     pub dynamodb: DynamoSettings,
+    /// The other contexts.
+    #[command(flatten)]
+    pub owners: OwnerSettings,
     /// This role's own.
     #[command(flatten)]
     pub projector: ProjectorSettings,
@@ -227,11 +230,12 @@ async fn work(
     else {
         return Ok(());
     };
+    let all = views(&settings.log.contexts()?);
+    let logs = logs.with_others(&all, &settings.owners.owners())?;
     late_logs.set(logs.clone());
     if settings.projector.migrate && !migrate_views(&postgres, &dynamodb, shutdown).await? {
         return Ok(());
     }
-    let all = views(&settings.log.contexts()?);
     let rebuilds = Rebuilds::new(
         all.clone(),
         logs.shared(),

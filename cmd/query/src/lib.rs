@@ -6,7 +6,7 @@ use millrace_http::{Api, ApiOptions, Forwarder, ServerLimits};
 use millrace_projecting::{DynamoStore, PgReadOptions};
 use millrace_roles::{
     DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, Opened,
-    ReadModels, ReadStoreSettings, bind, topology, views,
+    OwnerSettings, ReadModels, ReadStoreSettings, Work, bind, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Secret, Service, aws};
@@ -38,6 +38,9 @@ pub struct Settings {
     /// The read models in DynamoDB.
     #[command(flatten)]
     pub dynamodb: DynamoSettings,
+    /// The other contexts.
+    #[command(flatten)]
+    pub owners: OwnerSettings,
     /// This service's own.
     #[command(flatten)]
     pub query: QuerySettings,
@@ -127,6 +130,7 @@ async fn serve(
     else {
         return Ok(());
     };
+    let logs = logs.with_others(&views(&settings.log.contexts()?), &settings.owners.owners())?;
     let models = read_models(settings, &logs).await?;
     let router = routes(settings, &logs, &models)?;
     late_models.set(models.opened.clone());
@@ -150,9 +154,15 @@ async fn serve(
 fn routes(settings: &Settings, logs: &Logs, models: &ReadModels) -> anyhow::Result<axum::Router> {
     let mut api = Api::new(ApiOptions::try_from(&settings.http)?);
     for context in settings.log.contexts()? {
-        if let Some(log) = logs.of(context) {
-            api = (context.document)(api.serve((context.queries)(log, models)?));
+        match &context.work {
+            Work::Decides(own) => {
+                if let Some(log) = logs.of(context) {
+                    api = api.serve((own.queries)(log, models)?);
+                }
+            }
+            Work::Listens(queries) => api = api.serve(queries(models)?),
         }
+        api = (context.document)(api);
     }
     let command_url = settings.query.command_url.as_deref();
     if let Some(url) = command_url.filter(|url| !url.is_empty()) {

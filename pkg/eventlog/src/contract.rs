@@ -5,6 +5,7 @@ use millrace_es::{
     RecordedEvent, Reservation, StreamId, StreamVersion,
 };
 use millrace_kernel::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// What a stream must look like for an append to be taken.
@@ -171,7 +172,7 @@ pub enum LogError {
 }
 
 /// The head of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogHead {
     /// The position of the newest event.
     pub position: Position,

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -137,16 +137,8 @@ impl Api {
         let document = self.openapi();
         let templates = || document.paths.paths.keys().map(String::as_str);
         let labels = templates().chain(ui::PATHS);
-        let edge = Arc::new(Edge {
-            shared: Arc::new(Shared {
-                reserved: literals_beside_parameters(templates()).collect(),
-                cursor_key: self.options.cursor_key,
-                body_timeout: self.options.body_timeout,
-            }),
-            metrics: RequestMetrics::new(labels),
-            in_flight: Arc::new(Semaphore::new(self.options.max_in_flight)),
-            deadline: self.options.request_deadline,
-        });
+        let reserved = literals_beside_parameters(templates()).collect();
+        let edge = self.options.edge(reserved, labels);
         let reachable = match self.forwarder {
             Some(_) => &document,
             None => &self.own,
@@ -165,8 +157,38 @@ impl Api {
             .merge(ui::routes(json.into()))
             .method_not_allowed_fallback(fallback.clone())
             .fallback(fallback)
-            .layer(EdgeLayer(edge))
+            .layer(edge)
     }
+}
+
+impl ApiOptions {
+    /// The layer around all routes, which counts requests under these templates.
+    fn edge<'a>(
+        self,
+        reserved: HashSet<String>,
+        templates: impl Iterator<Item = &'a str>,
+    ) -> EdgeLayer {
+        EdgeLayer(Arc::new(Edge {
+            shared: Arc::new(Shared {
+                reserved,
+                cursor_key: self.cursor_key,
+                body_timeout: self.body_timeout,
+            }),
+            metrics: RequestMetrics::new(templates),
+            in_flight: Arc::new(Semaphore::new(self.max_in_flight)),
+            deadline: self.request_deadline,
+        }))
+    }
+}
+
+/// Routes between the system's own processes: with everything that is the same for all routes, and
+/// without a document. Their requests are counted under `templates`.
+pub fn private<'a>(
+    router: Router,
+    options: ApiOptions,
+    templates: impl Iterator<Item = &'a str>,
+) -> Router {
+    router.layer(options.edge(HashSet::new(), templates))
 }
 
 /// Answers what no handler takes.

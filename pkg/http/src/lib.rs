@@ -27,7 +27,7 @@ mod trace;
 mod ui;
 mod write;
 
-pub use api::{Api, ApiOptions, DEFAULT_MAX_IN_FLIGHT, DEFAULT_REQUEST_DEADLINE};
+pub use api::{Api, ApiOptions, DEFAULT_MAX_IN_FLIGHT, DEFAULT_REQUEST_DEADLINE, private};
 pub use body::{DEFAULT_BODY_TIMEOUT, Json, MAX_BODY_BYTES};
 pub use conditional::{body_tag, version_tag};
 pub use consistency::{Consistency, DEFAULT_WAIT, LOG_POSITION, MAX_WAIT, MIN_LOG_POSITION};

@@ -13,9 +13,9 @@ const METHODS: [&str; 8] = [
     "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "other",
 ];
 /// Statuses that are answered; any other is counted as `other`.
-const STATUSES: [&str; 22] = [
-    "200", "201", "204", "206", "304", "307", "308", "400", "404", "405", "408", "409", "412",
-    "413", "415", "422", "431", "500", "502", "503", "504", "other",
+const STATUSES: [&str; 23] = [
+    "200", "201", "204", "206", "304", "307", "308", "400", "401", "404", "405", "408", "409",
+    "412", "413", "415", "422", "431", "500", "502", "503", "504", "other",
 ];
 
 pub(crate) struct RequestMetrics {

@@ -19,10 +19,28 @@ use crate::{LogStore, OpenedLog, ReadModels};
 pub struct KnownContext {
     /// Its name.
     pub name: &'static str,
-    /// The stream category of its main aggregate.
-    pub category: &'static str,
     /// Its read models.
     pub views: fn() -> Vec<View>,
+    /// Its log and what works on it, or that it has none.
+    pub work: Work,
+    /// Adds all its routes to the OpenAPI document.
+    pub document: fn(Api) -> Api,
+}
+
+/// What a context does.
+#[derive(Debug)]
+pub enum Work {
+    /// It decides, and owns the log of what it decided.
+    Decides(OwnLog),
+    /// It only listens to others: the routes of the query service on its read models.
+    Listens(fn(&ReadModels) -> Result<OpenApiRouter, StoreError>),
+}
+
+/// A context's log, and what works on it.
+#[derive(Debug)]
+pub struct OwnLog {
+    /// The stream category of its main aggregate.
+    pub category: &'static str,
     /// Where its log is kept, given where that of banking is.
     pub log_store: fn(LogStore) -> LogStore,
     /// The tables that are kept in the append's own transaction, in PostgreSQL.
@@ -35,8 +53,9 @@ pub struct KnownContext {
     pub commands: fn(&OpenedLog, RepositoryOptions) -> OpenApiRouter,
     /// The routes of the query service on its log and its read models.
     pub queries: fn(&OpenedLog, &ReadModels) -> Result<OpenApiRouter, StoreError>,
-    /// Adds all its routes to the OpenAPI document.
-    pub document: fn(Api) -> Api,
+    /// The routes that only other contexts call, on the internal port, below
+    /// `/internal/v1/<context>`.
+    pub internal: fn(&OpenedLog, RepositoryOptions) -> Option<axum::Router>,
 }
 
 /// Every context of this release.
@@ -44,8 +63,16 @@ pub static CONTEXTS: [KnownContext; 2] = [ORDERING, BANKING];
 
 const ORDERING: KnownContext = KnownContext {
     name: millrace_ordering::CONTEXT,
-    category: "order",
     views: millrace_ordering::projections,
+    work: Work::Decides(ORDERING_LOG),
+    document: |api| {
+        api.document(millrace_ordering::command_routes())
+            .document(millrace_ordering::query_routes())
+    },
+};
+
+const ORDERING_LOG: OwnLog = OwnLog {
+    category: "order",
     log_store: |_| LogStore::Postgres,
     inline_tables: millrace_ordering::inline_tables,
     inline_items: Vec::new,
@@ -64,16 +91,21 @@ const ORDERING: KnownContext = KnownContext {
         };
         Ok(millrace_ordering::query_routes().with_state(state))
     },
-    document: |api| {
-        api.document(millrace_ordering::command_routes())
-            .document(millrace_ordering::query_routes())
-    },
+    internal: |_, _| None,
 };
 
 const BANKING: KnownContext = KnownContext {
     name: millrace_banking::CONTEXT,
-    category: "account",
     views: millrace_banking::projections,
+    work: Work::Decides(BANKING_LOG),
+    document: |api| {
+        api.document(millrace_banking::command_routes())
+            .document(millrace_banking::query_routes())
+    },
+};
+
+const BANKING_LOG: OwnLog = OwnLog {
+    category: "account",
     log_store: |chosen| chosen,
     inline_tables: millrace_banking::inline_tables,
     inline_items: millrace_banking::inline_items,
@@ -100,10 +132,7 @@ const BANKING: KnownContext = KnownContext {
         };
         Ok(millrace_banking::query_routes().with_state(state))
     },
-    document: |api| {
-        api.document(millrace_banking::command_routes())
-            .document(millrace_banking::query_routes())
-    },
+    internal: |_, _| None,
 };
 
 /// Aggregates of a process that only reads: it writes no snapshots.
@@ -126,6 +155,15 @@ impl KnownContext {
     /// When it is no name for a context.
     pub fn context(&self) -> anyhow::Result<Context> {
         Ok(Context::new(self.name)?)
+    }
+
+    /// Its log, unless it only listens.
+    #[must_use]
+    pub const fn own_log(&self) -> Option<&OwnLog> {
+        match &self.work {
+            Work::Decides(own) => Some(own),
+            Work::Listens(_) => None,
+        }
     }
 }
 

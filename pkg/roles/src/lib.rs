@@ -13,11 +13,13 @@ mod open;
 mod serving;
 mod settings;
 
-pub use contexts::{CONTEXTS, KnownContext, views};
+pub use contexts::{CONTEXTS, KnownContext, OwnLog, Work, views};
 pub use frame::Frame;
 pub use logs::{LogPlaces, LogStore, LogUse, Logs, OpenedLog};
 pub use migrate::{migrate_streams, migrate_views};
 pub use models::{Opened, ReadModels};
 pub use open::{Late, check_nats, patiently, topology};
-pub use serving::bind;
-pub use settings::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings, RebuildBy};
+pub use serving::{bind, bind_internal, serve_internal};
+pub use settings::{
+    DynamoSettings, LogSettings, NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy,
+};

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
 use clap::ValueEnum;
 use millrace_es::{Context, PartitionCount, Position};
@@ -12,12 +13,14 @@ use millrace_eventlog::{
         table_name,
     },
 };
+use millrace_internal::{Owners, RemoteLog};
+use millrace_projecting::View;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DynamoSettings, KnownContext, Late, LogSettings,
+    DynamoSettings, KnownContext, Late, LogSettings, OwnLog,
     open::{check_log, may_pass, patiently, pool},
 };
 
@@ -98,30 +101,31 @@ impl LogPlaces {
 
     /// Where a context's log is kept.
     #[must_use]
-    pub fn store(&self, known: &KnownContext) -> LogStore {
-        (known.log_store)(self.banking)
+    pub fn store(&self, own: &OwnLog) -> LogStore {
+        (own.log_store)(self.banking)
     }
 
     /// Makes or upgrades a context's log, and its own tables beside it. `false` when told to stop
     /// before the store answered.
     ///
     /// # Errors
-    /// When the log was made otherwise than the settings say, or its events are in the other store.
+    /// When the context has no log, the log was made otherwise than the settings say, or its events
+    /// are in the other store.
     pub async fn migrate(
         &self,
         known: &KnownContext,
         stop: &CancellationToken,
     ) -> anyhow::Result<bool> {
-        let context = known.context()?;
+        let (context, own) = (known.context()?, log_of(known)?);
         // Boxed, as every role's own future holds this one: its layout is nested deeply enough.
-        if !Box::pin(self.is_its_place(known, &context, stop)).await? {
+        if !Box::pin(self.is_its_place(own, &context, stop)).await? {
             return Ok(false);
         }
-        let migrated = match self.store(known) {
+        let migrated = match self.store(own) {
             LogStore::Postgres => {
-                let own = (known.migrations)();
+                let tables = (own.migrations)();
                 patiently("migrate the event log", stop, may_pass, || {
-                    millrace_eventlog::migrate(&self.pool, &context, self.partitions, own)
+                    millrace_eventlog::migrate(&self.pool, &context, self.partitions, tables)
                 })
                 .await?
             }
@@ -140,13 +144,13 @@ impl LogPlaces {
     /// and its views are theirs. `false` when told to stop before the stores answered.
     async fn is_its_place(
         &self,
-        known: &KnownContext,
+        own: &OwnLog,
         context: &Context,
         stop: &CancellationToken,
     ) -> anyhow::Result<bool> {
-        let store = self.store(known);
+        let store = self.store(own);
         let other = store.other();
-        if (known.log_store)(other) == store {
+        if (own.log_store)(other) == store {
             return Ok(true);
         }
         for place in [store, other] {
@@ -192,21 +196,21 @@ impl LogPlaces {
     /// the append's transaction, for processes that only read. `None` when told to stop meanwhile.
     ///
     /// # Errors
-    /// When the log is not set up, or not as the settings say.
+    /// When the context has no log, or it is not set up, or not as the settings say.
     pub async fn open(
         &self,
         known: &KnownContext,
         appends: bool,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<OpenedLog>> {
-        let context = known.context()?;
-        let opened = match self.store(known) {
+        let (context, own) = (known.context()?, log_of(known)?);
+        let opened = match self.store(own) {
             LogStore::Postgres => {
-                let log = self.open_postgres(known, &context, appends, stop).await?;
+                let log = self.open_postgres(own, &context, appends, stop).await?;
                 log.map(|log| OpenedLog::Postgres(log, self.pool.clone()))
             }
             LogStore::DynamoDb => {
-                let log = self.open_dynamodb(known, &context, appends, stop).await?;
+                let log = self.open_dynamodb(own, &context, appends, stop).await?;
                 log.map(OpenedLog::DynamoDb)
             }
         };
@@ -215,7 +219,7 @@ impl LogPlaces {
 
     async fn open_postgres(
         &self,
-        known: &KnownContext,
+        own: &OwnLog,
         context: &Context,
         appends: bool,
         stop: &CancellationToken,
@@ -224,7 +228,7 @@ impl LogPlaces {
             let mut options = PgLogOptions::new(context.clone());
             options.partitions = self.partitions;
             if appends {
-                options.inline = (known.inline_tables)();
+                options.inline = (own.inline_tables)();
             }
             PgEventLog::open(self.pool.clone(), options)
         });
@@ -233,7 +237,7 @@ impl LogPlaces {
 
     async fn open_dynamodb(
         &self,
-        known: &KnownContext,
+        own: &OwnLog,
         context: &Context,
         appends: bool,
         stop: &CancellationToken,
@@ -242,12 +246,20 @@ impl LogPlaces {
             let mut options = DynamoLogOptions::new(self.namespace.clone(), context.clone());
             options.partitions = self.partitions;
             if appends {
-                options.inline = (known.inline_items)();
+                options.inline = (own.inline_items)();
             }
             DynamoEventLog::open(self.dynamodb.clone(), options)
         });
         Ok(opened.await?.map(Arc::new))
     }
+}
+
+/// A context's own log.
+fn log_of(known: &KnownContext) -> anyhow::Result<&OwnLog> {
+    known.own_log().with_context(|| {
+        let name = known.name;
+        format!("{name} has no event log: it only listens to others")
+    })
 }
 
 /// A context's event log, opened.
@@ -307,13 +319,17 @@ pub struct LogUse {
     pub appends: bool,
 }
 
-/// The event logs of a process, one for each of its contexts.
+/// The event logs of a process: one for each of its contexts that has one, and those of others that
+/// it reads through their owners.
 #[derive(Debug, Clone, Default)]
-pub struct Logs(Vec<OpenedLog>);
+pub struct Logs {
+    own: Vec<OpenedLog>,
+    others: Vec<Arc<RemoteLog>>,
+}
 
 impl Logs {
-    /// Opens the logs of contexts, each as soon as its store answers. `None` when told to stop
-    /// meanwhile.
+    /// Opens the logs of contexts that have one, each as soon as its store answers. `None` when told
+    /// to stop meanwhile.
     ///
     /// # Errors
     /// When a log is not set up, or not as the settings say.
@@ -323,48 +339,84 @@ impl Logs {
         log_use: LogUse,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
-        let mut logs = Vec::new();
-        for known in contexts {
+        let mut own = Vec::new();
+        let decides = |known: &&&KnownContext| known.own_log().is_some();
+        for known in contexts.iter().filter(decides) {
             if log_use.migrate && !places.migrate(known, stop).await? {
                 return Ok(None);
             }
             let Some(log) = places.open(known, log_use.appends, stop).await? else {
                 return Ok(None);
             };
-            logs.push(log);
+            own.push(log);
         }
-        Ok(Some(Self(logs)))
+        let others = Vec::new();
+        Ok(Some(Self { own, others }))
     }
 
-    /// Each of them.
+    /// Adds the logs that views read and that are none of this process's own, through their owners.
+    ///
+    /// # Errors
+    /// When nobody is named as the owner of one, or by a URL that is none.
+    pub fn with_others(mut self, views: &[View], owners: &Owners) -> anyhow::Result<Self> {
+        for view in views {
+            for context in view.contexts() {
+                if self.shared().iter().any(|log| log.context() == context) {
+                    continue;
+                }
+                let owner = owners.client(context)?.with_context(|| {
+                    let name = view.name();
+                    format!(
+                        "the view {name} reads the events of {context}, which is none of this \
+                         process's contexts: name its owner's internal port with \
+                         MILLRACE_OWNERS={context}=http://<host>:<port>, or add it to \
+                         MILLRACE_CONTEXTS"
+                    )
+                })?;
+                self.others.push(Arc::new(RemoteLog::new(owner)));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Each of this process's own.
     pub fn iter(&self) -> impl Iterator<Item = &OpenedLog> {
-        self.0.iter()
+        self.own.iter()
     }
 
     /// The log of a context.
     #[must_use]
     pub fn of(&self, context: &KnownContext) -> Option<&OpenedLog> {
-        self.0
+        self.own
             .iter()
             .find(|log| log.context().as_str() == context.name)
     }
 
-    /// All of them, to read from.
+    /// All of them, those of others too, to read from.
     #[must_use]
     pub fn shared(&self) -> Vec<Arc<dyn EventLog>> {
-        self.0.iter().map(OpenedLog::shared).collect()
+        let others = self
+            .others
+            .iter()
+            .map(|log| Arc::clone(log) as Arc<dyn EventLog>);
+        self.own
+            .iter()
+            .map(OpenedLog::shared)
+            .chain(others)
+            .collect()
     }
 
     /// Finishes the appends that wait, and ends what the logs do beside.
     pub async fn close(&self) {
-        for one in &self.0 {
+        for one in &self.own {
             one.shared().close().await;
         }
     }
 }
 
 impl Late<Logs> {
-    /// Whether every log answers and takes appends.
+    /// Whether every log of this process's own answers and takes appends. Those of others are not
+    /// asked: what they are needed for can wait, and the streams go on without them.
     ///
     /// # Errors
     /// A sentence for `/readyz`.

@@ -3,6 +3,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use millrace_es::PartitionCount;
 use millrace_eventlog::dynamodb::streams::StreamsOptions;
+use millrace_internal::{Owner, Owners};
 use millrace_runtime::Secret;
 use millrace_streaming::{LEASE_TTL_MS, LeaseOptions, TopologyOptions};
 
@@ -80,6 +81,37 @@ impl LogSettings {
             names.is_empty() || names.iter().any(|name| name == context.name)
         };
         Ok(CONTEXTS.iter().filter(chosen).collect())
+    }
+}
+
+/// Where the owners of other contexts are.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Other contexts")]
+pub struct OwnerSettings {
+    /// The internal ports of the contexts that this process has no log of, separated by commas,
+    /// such as `customers=http://command:8090`
+    #[arg(
+        long,
+        env = "MILLRACE_OWNERS",
+        value_delimiter = ',',
+        value_name = "CONTEXT=URL"
+    )]
+    pub owners: Vec<Owner>,
+
+    /// What internal ports ask for, and what this process's own asks for; all processes of an
+    /// installation share it. Without it whoever reaches such a port is let in
+    #[arg(long, env = "MILLRACE_INTERNAL_TOKEN", value_name = "SECRET")]
+    pub internal_token: Option<Secret<String>>,
+}
+
+impl OwnerSettings {
+    /// The owners, to be asked.
+    #[must_use]
+    pub fn owners(&self) -> Owners {
+        Owners {
+            owners: self.owners.clone(),
+            token: self.internal_token.clone(),
+        }
     }
 }
 

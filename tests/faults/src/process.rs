@@ -58,6 +58,7 @@ pub struct RoleProcess {
     name: String,
     port: u16,
     admin_port: u16,
+    internal_port: u16,
 }
 
 impl RoleProcess {
@@ -69,13 +70,17 @@ impl RoleProcess {
         number: usize,
         settings: &BTreeMap<String, String>,
     ) -> Self {
-        let (port, admin_port) = (free_port(), free_port());
+        let (port, admin_port, internal_port) = (free_port(), free_port(), free_port());
         let name = format!("{}-{number}", role.name());
         let mut settings = settings.clone();
         settings.insert("MILLRACE_LISTEN".to_owned(), format!("127.0.0.1:{port}"));
         settings.insert(
             "MILLRACE_ADMIN_LISTEN".to_owned(),
             format!("127.0.0.1:{admin_port}"),
+        );
+        settings.insert(
+            "MILLRACE_INTERNAL_LISTEN".to_owned(),
+            format!("127.0.0.1:{internal_port}"),
         );
         let known = role.variables();
         let mut environment: Vec<(&str, String)> = settings
@@ -90,7 +95,14 @@ impl RoleProcess {
             name,
             port,
             admin_port,
+            internal_port,
         }
+    }
+
+    /// What other processes name it by as the owner of a context; only a command process is one.
+    #[must_use]
+    pub fn internal_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.internal_port)
     }
 
     /// Its public address.

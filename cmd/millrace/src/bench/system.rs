@@ -207,6 +207,9 @@ impl System {
         if let Some(address) = listen {
             command.env("MILLRACE_LISTEN", address.to_string());
         }
+        if name == "command" {
+            command.env("MILLRACE_INTERNAL_LISTEN", "127.0.0.1:0");
+        }
         let process = Guarded::spawn(command, &log, StopSignal::Terminate, None)?;
         self.roles.push(Role {
             name,

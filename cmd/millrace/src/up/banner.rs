@@ -57,8 +57,8 @@ impl Banner {
         let ports = &self.ports;
         let places = match program.label() {
             "command" => format!(
-                "http://127.0.0.1:{} admin :{}",
-                ports.command, ports.command_admin
+                "http://127.0.0.1:{} admin :{} internal :{}",
+                ports.command, ports.command_admin, ports.internal
             ),
             "query" => format!(
                 "http://127.0.0.1:{} admin :{}",

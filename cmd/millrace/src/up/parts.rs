@@ -244,7 +244,10 @@ impl Role {
             settings.push(("MILLRACE_CURSOR_KEY", key));
         }
         match self.0 {
-            RoleName::Command => settings.push(("MILLRACE_LISTEN", local(ports.command))),
+            RoleName::Command => {
+                settings.push(("MILLRACE_LISTEN", local(ports.command)));
+                settings.push(("MILLRACE_INTERNAL_LISTEN", local(ports.internal)));
+            }
             RoleName::Query => {
                 settings.push(("MILLRACE_LISTEN", local(ports.public)));
                 settings.push(("COMMAND_URL", format!("http://{}", local(ports.command))));

@@ -30,6 +30,10 @@ pub struct PortArgs {
     /// The command service's admin port [default: 9091, or a free one]
     #[arg(long, value_name = "PORT")]
     pub command_admin_port: Option<u16>,
+    /// The command service's internal port, which other contexts call [default: 8090, or a free
+    /// one]
+    #[arg(long, value_name = "PORT")]
+    pub internal_port: Option<u16>,
     /// The query service's admin port [default: 9092, or a free one]
     #[arg(long, value_name = "PORT")]
     pub query_admin_port: Option<u16>,
@@ -51,6 +55,7 @@ pub struct Ports {
     pub projector_admin: u16,
     pub command: u16,
     pub command_admin: u16,
+    pub internal: u16,
     pub query_admin: u16,
     pub postgres: u16,
     pub nats: u16,
@@ -81,6 +86,7 @@ impl Ports {
             projector_admin: choose("--admin-port", args.admin_port, 9090)?,
             command: choose("--command-port", args.command_port, 8081)?,
             command_admin: choose("--command-admin-port", args.command_admin_port, 9091)?,
+            internal: choose("--internal-port", args.internal_port, 8090)?,
             query_admin: choose("--query-admin-port", args.query_admin_port, 9092)?,
             postgres: choose("--postgres-port", args.postgres_port, 15432)?,
             nats: choose("--nats-port", args.nats_port, 14222)?,
@@ -108,6 +114,7 @@ mod tests {
             admin_port: None,
             command_port: None,
             command_admin_port: None,
+            internal_port: None,
             query_admin_port: None,
             postgres_port: None,
             nats_port,
@@ -134,7 +141,7 @@ mod tests {
     fn no_port_is_given_twice() {
         // A public port that is usual for something else. Those may be in use by a system that runs
         // here, so whichever is free.
-        let usual = [9090, 8081, 9091, 9092, 15432, 14222, 18000];
+        let usual = [9090, 8081, 9091, 8090, 9092, 15432, 14222, 18000];
         let public = usual.into_iter().find(|port| port_is_free(*port));
         let public = public.unwrap_or_else(free_port);
         let ports = Ports::choose(&args(public, None)).unwrap();
@@ -143,13 +150,14 @@ mod tests {
             ports.projector_admin,
             ports.command,
             ports.command_admin,
+            ports.internal,
             ports.query_admin,
             ports.postgres,
             ports.nats,
             ports.dynamodb,
         ]);
         assert_eq!(ports.public, public);
-        assert_eq!(all.len(), 8, "{ports:?}");
+        assert_eq!(all.len(), 9, "{ports:?}");
         let twice = Ports::choose(&args(public, Some(public)));
         assert!(twice.unwrap_err().to_string().contains("--nats-port"));
     }

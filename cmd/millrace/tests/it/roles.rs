@@ -65,6 +65,9 @@ async fn a_wrong_database_url_is_refused_without_being_shown() {
         if role != "projector" {
             wrong.env("MILLRACE_LISTEN", "127.0.0.1:0");
         }
+        if role == "command" {
+            wrong.env("MILLRACE_INTERNAL_LISTEN", "127.0.0.1:0");
+        }
         let ended = run(wrong).await;
         assert_eq!(ended.code, 1, "{role} {}", ended.err);
         assert!(!ended.err.contains("hunter2"), "{role} {}", ended.err);
@@ -92,6 +95,9 @@ impl Running {
         ];
         if role != "projector" {
             settings.push(("MILLRACE_LISTEN", format!("127.0.0.1:{port}")));
+        }
+        if role == "command" {
+            settings.push(("MILLRACE_INTERNAL_LISTEN", "127.0.0.1:0".to_owned()));
         }
         settings.extend(more.iter().cloned());
         let program = Path::new(env!("CARGO_BIN_EXE_millrace"));
