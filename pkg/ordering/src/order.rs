@@ -201,6 +201,10 @@ pub struct OrderStatusUpdated {
     pub reason: Option<String>,
     /// What the order costs.
     pub total_amount: Money,
+    /// When it was bought, where that is not when it was created: who invoices by month finds the
+    /// month by it. Events written before this field was added lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purchase_dt: Option<Timestamp>,
     /// When the order was created.
     pub created_at: Timestamp,
     /// When its status changed.
@@ -218,6 +222,10 @@ pub struct OrderDeleted {
     pub status: OrderStatus,
     /// What the order cost.
     pub total_amount: Money,
+    /// When it was bought, where that is not when it was created: who invoices by month finds the
+    /// month by it. Events written before this field was added lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purchase_dt: Option<Timestamp>,
     /// When the order was created.
     pub created_at: Timestamp,
     /// When it was deleted.
@@ -451,6 +459,7 @@ impl OrderDetails {
             to,
             reason: reason.map(str::to_owned),
             total_amount: self.created.total_amount,
+            purchase_dt: self.created.purchase_dt,
             created_at: self.created.created_at,
             updated_at: at,
         })])
@@ -466,6 +475,7 @@ impl OrderDetails {
             user_id: self.created.user_id.clone(),
             status,
             total_amount: self.created.total_amount,
+            purchase_dt: self.created.purchase_dt,
             created_at: self.created.created_at,
             deleted_at: at,
         })])

@@ -520,6 +520,7 @@ fn event(order: u64, step: usize) -> anyhow::Result<OrderEvent> {
         to,
         reason: None,
         total_amount,
+        purchase_dt: None,
         created_at,
         updated_at: created_at,
     }))

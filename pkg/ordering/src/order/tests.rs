@@ -32,6 +32,30 @@ fn an_order_is_created_once() {
     assert_eq!(second, Err(OrderRefusal::AlreadyExists));
 }
 
+/// Who keeps orders by the month they were bought in finds the month in every event.
+#[test]
+fn when_an_order_was_bought_is_in_every_event_of_it() {
+    let bought = Some(order::at(7));
+    let create = OrderCommand::Create(Box::new(CreateOrder {
+        purchase_dt: bought,
+        ..order::request()
+    }));
+    let events = order::events(&[
+        create,
+        order::become_(OrderStatus::Cancelled),
+        order::delete(),
+    ]);
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            OrderEvent::Created(event) => event.purchase_dt,
+            OrderEvent::StatusUpdated(event) => event.purchase_dt,
+            OrderEvent::Deleted(event) => event.purchase_dt,
+        })
+        .collect();
+    assert_eq!(found, [bought; 3]);
+}
+
 #[test]
 fn the_id_of_a_deleted_order_stays_taken() {
     let refused = order::deleted().decide(&order::create());
