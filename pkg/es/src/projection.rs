@@ -40,9 +40,15 @@ pub trait Projection: Send + Sync + 'static {
 
 /// A projection whose every row is made from the events of one key, in order.
 ///
-/// A row may be owned by one partition only (the key follows the stream, or is derived from it):
-/// a row that several partitions feed is a [`TallyProjection`].
+/// A row is owned by one partition (the key follows the stream, or is derived from it), unless the
+/// projection says that its rows are [`SHARED`](Self::SHARED). Sums that several partitions feed
+/// are better a [`TallyProjection`], which locks nothing while it folds.
 pub trait RowProjection: Projection {
+    /// Whether facts of several partitions meet in a row. Partitions fold side by side and pass each
+    /// other, so the fold has to come to the same row in whatever order the facts of different
+    /// streams come; and its store has to lock the rows that it loads until they are written.
+    const SHARED: bool = false;
+
     /// What names a row.
     type Key: Clone + Eq + Hash + Ord + Debug + Send + Sync;
     /// The row.

@@ -447,7 +447,8 @@ pub(crate) fn fold_rows<'a, P: RowProjection>(
         let slot = rows
             .entry(P::key(recorded))
             .or_insert_with(|| Slot::loaded(None, Position::ZERO));
-        if entry.event.position <= slot.seen {
+        // In a shared row the positions of different lanes say nothing about each other.
+        if !P::SHARED && entry.event.position <= slot.seen {
             continue;
         }
         let before = careful.then(|| slot.row.clone());

@@ -35,6 +35,11 @@ pub trait PgRows: RowProjection {
     const UNCHANGED: UnchangedColumns = &[];
 
     /// Reads the rows of these keys, sorted and each once; keys without a row are left out.
+    ///
+    /// Where rows are [`SHARED`](RowProjection::SHARED) it first makes those that are missing and
+    /// then locks all, both in one order of the keys, until the transaction ends: `INSERT … ORDER BY
+    /// … ON CONFLICT DO NOTHING`, then `SELECT … ORDER BY … FOR UPDATE`. What another partition
+    /// folded in is then read and not lost, and two that fold the same rows cannot deadlock.
     fn load(
         conn: &mut PgConnection,
         keys: &[Self::Key],
@@ -81,7 +86,8 @@ pub const TOMBSTONE_ATTRIBUTE: &str = "tombstone";
 /// A row projection kept in DynamoDB.
 ///
 /// An item is guarded by the position it has seen, so its row must be made from one stream (or
-/// from streams that are always in one partition of one context).
+/// from streams that are always in one partition of one context), and cannot be
+/// [`SHARED`](RowProjection::SHARED): such a view does not build.
 pub trait DynamoRows: RowProjection {
     /// The table's keys and indexes.
     const TABLE: TableDefinition;

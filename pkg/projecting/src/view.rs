@@ -62,6 +62,7 @@ impl View {
     /// A view of items in DynamoDB.
     #[must_use]
     pub fn dynamodb_rows<P: DynamoRows>() -> Self {
+        const { assert!(!P::SHARED, "an item has one owner") };
         Self::of::<P>(ViewStore::DynamoDb(Arc::new(dynamodb::RowsOf::<P>::new())))
     }
 

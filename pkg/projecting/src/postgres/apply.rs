@@ -166,6 +166,7 @@ impl PgGeneration {
         batch: &Batch,
         parked: &Parked,
     ) -> Result<Vec<NewLetter>, sqlx::Error> {
+        self.view.lock(conn, batch, parked).await?;
         let mut parked = parked.clone();
         let mut letters: Vec<NewLetter> = Vec::new();
         let whole: Range<usize> = 0..batch.len();

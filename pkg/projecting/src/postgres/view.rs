@@ -22,8 +22,18 @@ pub(crate) trait PgView: Send + Sync {
     /// See [`PgRows::UNCHANGED`].
     fn unchanged(&self) -> UnchangedColumns;
 
-    /// Whether a row is made from the events of one key, so that a stream can be folded alone.
+    /// Whether a row is made from the events of one key in one partition, so that a stream can be
+    /// folded alone.
     fn is_by_key(&self) -> bool;
+
+    /// Locks every row that the batch touches and that others may touch meanwhile. A batch that is
+    /// written in parts needs them all before: part by part they would be locked in no one order.
+    async fn lock(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch,
+        parked: &Parked,
+    ) -> Result<(), sqlx::Error>;
 
     /// See [`Chunk::decode`].
     fn decode(
@@ -85,7 +95,20 @@ impl<P: PgRows> PgView for RowsOf<P> {
     }
 
     fn is_by_key(&self) -> bool {
-        true
+        !P::SHARED
+    }
+
+    async fn lock(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch,
+        parked: &Parked,
+    ) -> Result<(), sqlx::Error> {
+        if P::SHARED {
+            let entries = batch.entries::<P>(0..batch.len());
+            Self::load(conn, &entries, parked).await?;
+        }
+        Ok(())
     }
 
     fn decode(
@@ -150,6 +173,10 @@ impl<P: PgTally> PgView for TallyOf<P> {
 
     fn is_by_key(&self) -> bool {
         false
+    }
+
+    async fn lock(&self, _: &mut PgConnection, _: &Batch, _: &Parked) -> Result<(), sqlx::Error> {
+        Ok(())
     }
 
     fn decode(

@@ -1,0 +1,2 @@
+//! Invoices on real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
