@@ -358,6 +358,7 @@ fn engine_error(error: StoreError) -> EngineError {
         StoreError::Unusable(_)
         | StoreError::Fenced { .. }
         | StoreError::Held { .. }
+        | StoreError::Waiting { .. }
         | StoreError::Stopped => EngineError::Failed(said),
     }
 }

@@ -119,6 +119,10 @@ impl<R: Reaction> PgView for NoRows<R> {
         true
     }
 
+    async fn lock(&self, _: &mut PgConnection, _: &Batch, _: &Parked) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
     fn decode(
         &self,
         lane: Lane,

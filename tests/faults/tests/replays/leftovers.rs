@@ -47,7 +47,7 @@ pub async fn look(cluster: &Cluster, kubernetes: &Kubernetes) -> Result<(), Stri
     let mut kept: BTreeSet<String> = in_postgres
         .iter()
         .chain([table])
-        .map(|place| generation_of(place))
+        .flat_map(|place| generation_of(place))
         .collect();
     streams(cluster, &mut kept).await?;
 
@@ -75,14 +75,15 @@ async fn generations(cluster: &Cluster) -> Result<BTreeSet<String>, String> {
     Ok(known.into_iter().map(|(.., place)| place).collect())
 }
 
-/// How the generation of a place is named in consumers and leases: `<projection>-g12-`. Places in
-/// DynamoDB begin with the namespace.
-fn generation_of(place: &str) -> String {
+/// How the generation of a place is named in leases and in consumers: `<projection>-g12-` and
+/// `<projection>-gg12-`. Places in DynamoDB begin with the namespace.
+fn generation_of(place: &str) -> [String; 2] {
     let name = place.replace('_', "-");
-    let begins = PROJECTIONS
-        .iter()
-        .find_map(|projection| name.find(projection));
-    format!("{}-", &name[begins.unwrap_or_default()..])
+    let (name, number) = name.rsplit_once("-g").unwrap();
+    let known = PROJECTIONS.iter();
+    let begins = known.filter_map(|projection| name.find(projection)).next();
+    let projection = &name[begins.unwrap_or_default()..];
+    ["g", "gg"].map(|letter| format!("{projection}-{letter}{number}-"))
 }
 
 /// Consumers and leases, of the generations that are kept and of no other.
