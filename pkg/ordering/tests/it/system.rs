@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use millrace_contracts::customers;
 use millrace_es::Context;
 use millrace_eventlog::{
     EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions, migrate,
@@ -24,6 +25,8 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::users::{Users, users_context};
+
 /// How long a test waits for what has to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,10 +34,11 @@ pub fn context() -> Context {
     Context::new(CONTEXT).unwrap()
 }
 
-/// A log on a database of its own, and what it stands on.
+/// A log on a database of its own, what it stands on, and the log of users beside it.
 pub struct Store {
     pub database: Database,
     pub log: Arc<PgEventLog>,
+    pub users: Users,
 }
 
 impl Store {
@@ -48,10 +52,17 @@ impl Store {
         let log = PgEventLog::open(database.pool.clone(), options)
             .await
             .unwrap();
+        let users = Users::open(&database).await;
         Self {
             database,
             log: Arc::new(log),
+            users,
         }
+    }
+
+    /// Both logs.
+    pub fn logs(&self) -> Vec<Arc<dyn EventLog>> {
+        vec![self.log.clone(), self.users.log.clone()]
     }
 
     /// The position of the newest event.
@@ -93,33 +104,32 @@ impl System {
         );
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let log: Arc<dyn EventLog> = store.log.clone();
-
         let names = Names::new(&nats.namespace).unwrap();
         let topology = Topology::new(
             nats.jetstream.clone(),
             names.clone(),
             TopologyOptions::default(),
         );
-        topology.ensure(&[context()]).await.unwrap();
+        topology
+            .ensure(&[context(), users_context()])
+            .await
+            .unwrap();
         let member = MemberId::new("one").unwrap();
         let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
         let signals = Signals::new(nats.client.clone(), names.clone());
-        let relay = Relay::new(
-            log.clone(),
-            topology.clone(),
-            leases.clone(),
-            RelayOptions::default(),
-        );
-        let stopping = stop.clone();
-        tasks.spawn(async move { relay.run(stopping).await.unwrap() });
+        for log in store.logs() {
+            let options = RelayOptions::default();
+            let relay = Relay::new(log, topology.clone(), leases.clone(), options);
+            let stopping = stop.clone();
+            tasks.spawn(async move { relay.run(stopping).await.unwrap() });
+        }
 
         let postgres = PgStore::open(&store.database.url).unwrap();
         let dynamodb = DynamoStore::new(dynamo.client.clone(), dynamo.prefix.clone());
         postgres.migrate().await.unwrap();
         dynamodb.migrate().await.unwrap();
         let parts = RunnerParts {
-            logs: vec![log.clone()],
+            logs: store.logs(),
             topology,
             leases,
             signals: signals.clone(),
@@ -168,6 +178,13 @@ impl System {
         self.put(&path, json!({ "status": status })).await
     }
 
+    /// Reads what everything said so far about users must be in.
+    pub async fn get_after_users(&self, path: &str) -> Reply {
+        let head = self.store.users.log.head().await.unwrap().position;
+        self.get_at(path, &format!("{}/{head}", customers::CONTEXT))
+            .await
+    }
+
     /// Reads what everything written so far must be in.
     pub async fn get_now(&self, path: &str) -> Reply {
         let head = self.store.log.head().await.unwrap().position;
@@ -185,7 +202,7 @@ fn query_state(store: &Store, dynamodb: DynamoStore, signals: &Signals) -> Query
         PgReadModel::open(
             &store.database.url,
             &view(name),
-            vec![log.clone()],
+            store.logs(),
             Some(signals.clone()),
             PgReadOptions {
                 max_connections: 4,

@@ -37,7 +37,7 @@ pub(super) enum Newest {
 macro_rules! newest {
     ($($condition:literal),+; $at:literal, $id:literal, $limit:literal) => {
         concat!(
-            "SELECT ", columns!(), " FROM order_read_models WHERE ", $($condition,)+
+            "SELECT ", shown!(), " FROM ", orders_with_users!(), " WHERE ", $($condition,)+
             " AND (created_at, id) < (", $at, ", ", $id, ")",
             " ORDER BY created_at DESC, id DESC LIMIT ", $limit
         )
@@ -49,12 +49,25 @@ const OF_USER: &str = newest!("user_id = $1 AND NOT is_deleted"; "$2", "$3", "$4
 const WITH_STATUS: &str = newest!("status = $1 AND NOT is_deleted"; "$2", "$3", "$4");
 const OF_USER_WITH_STATUS: &str =
     newest!("user_id = $1 AND status = $2 AND NOT is_deleted"; "$3", "$4", "$5");
-const NAMED: &str = newest!("user_username ILIKE $1 AND NOT is_deleted"; "$2", "$3", "$4");
+
+/// Of each user who has the name, no more than the page can hold is read.
+const NAMED: &str = concat!(
+    "SELECT ",
+    shown!(),
+    " FROM (SELECT user_id AS named_id, username, email FROM order_users WHERE username ILIKE $1) u",
+    " CROSS JOIN LATERAL (SELECT ",
+    columns!(),
+    " FROM order_read_models WHERE user_id = u.named_id AND NOT is_deleted",
+    " AND (created_at, id) < ($2, $3) ORDER BY created_at DESC, id DESC LIMIT $4) o",
+    " ORDER BY created_at DESC, id DESC LIMIT $4"
+);
 
 pub(super) const ABOVE: &str = concat!(
     "SELECT ",
-    columns!(),
-    " FROM order_read_models WHERE total_amount > $1 AND NOT is_deleted",
+    shown!(),
+    " FROM ",
+    orders_with_users!(),
+    " WHERE total_amount > $1 AND NOT is_deleted",
     " AND (total_amount, id) < ($2, $3) ORDER BY total_amount DESC, id DESC LIMIT $4"
 );
 

@@ -8,15 +8,17 @@ use millrace_http::{
     PathTexts, Problem, Reading, StrongRead, StrongReadParams,
 };
 use millrace_kernel::{EntityId, Money, MoneyInput, TimeBound, Timestamp};
-use millrace_querying::{from_postgres, head_token, invalid_parameter, more_than};
+use millrace_querying::{facts_of_others, from_postgres, head_token, invalid_parameter, more_than};
 use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    OrderRow, from_row,
+    OrderRow,
     lists::{ABOVE, Bound, Newest, from_amount},
+    shown_from_row,
+    users::{self, UserRow},
 };
 use crate::{
     order::{OrderId, OrderStatus, UserId},
@@ -26,8 +28,10 @@ use crate::{
 
 const BY_ID: &str = concat!(
     "SELECT ",
-    columns!(),
-    " FROM order_read_models WHERE id = $1"
+    shown!(),
+    " FROM ",
+    orders_with_users!(),
+    " WHERE id = $1"
 );
 
 /// The longest part of a name that is searched for, in characters.
@@ -49,7 +53,8 @@ pub fn routes() -> OpenApiRouter<QueryState> {
 /// Read an order
 ///
 /// A deleted order is answered too, with `is_deleted`. With `consistency=strong` it is folded from
-/// the event log; what other contexts know of it, such as the user's name, is then missing.
+/// the event log; the user's name and e-mail address, which another context knows, stay eventual
+/// even then, and are null if the answer had to do without them.
 #[utoipa::path(
     get, path = "/orders/{id}", tag = "ordering",
     params(("id" = EntityId, Path, description = "The order."), StrongReadParams),
@@ -72,7 +77,8 @@ async fn get_order(
         }
     };
     let row = row.ok_or_else(|| not_found(&id))?;
-    read.reading.entity(&row, row.version, token.as_ref())
+    read.reading
+        .entity_beside(&row, row.version, row.of_others(), token.as_ref())
 }
 
 async fn by_id(conn: &mut PgConnection, id: OrderId) -> Result<Option<OrderRow>, sqlx::Error> {
@@ -80,7 +86,7 @@ async fn by_id(conn: &mut PgConnection, id: OrderId) -> Result<Option<OrderRow>,
         .bind(id.as_str())
         .fetch_optional(conn)
         .await?;
-    row.as_ref().map(from_row).transpose()
+    row.as_ref().map(shown_from_row).transpose()
 }
 
 async fn strong(
@@ -90,10 +96,21 @@ async fn strong(
     // The head first: the order is then at least as far.
     let token = head_token(&*state.log).await?;
     let (order, version) = state.orders.load(id.get()).await?;
-    let row = order
-        .details()
-        .map(|details| OrderRow::of(details, order.is_deleted(), version));
-    Ok((row, Some(token)))
+    let Some(details) = order.details() else {
+        return Ok((None, Some(token)));
+    };
+    let user_id = &details.created.user_id;
+    let user = facts_of_others(&state.order_read_models, "order_user", |conn| {
+        user_of(conn, user_id.clone()).boxed()
+    })
+    .await;
+    let row = OrderRow::of(details, order.is_deleted(), version).of_user(user.flatten());
+    Ok((Some(row), Some(token)))
+}
+
+async fn user_of(conn: &mut PgConnection, id: UserId) -> Result<Option<UserRow>, sqlx::Error> {
+    let found = users::load(conn, &[id.as_str()]).await?;
+    Ok(found.into_iter().next())
 }
 
 /// What the list of all orders may be asked.
@@ -330,5 +347,5 @@ fn answer(
 
 async fn fetch(conn: &mut PgConnection, query: Bound<'_>) -> Result<Vec<OrderRow>, sqlx::Error> {
     let rows = query.fetch_all(conn).await?;
-    rows.iter().map(from_row).collect()
+    rows.iter().map(shown_from_row).collect()
 }
