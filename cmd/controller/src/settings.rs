@@ -1,5 +1,7 @@
 use clap::{Args, Parser};
-use millrace_roles::{DynamoSettings, LogSettings, NatsSettings, ReadStoreSettings, RebuildBy};
+use millrace_roles::{
+    DynamoSettings, LogSettings, NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy,
+};
 use millrace_runtime::{CommonSettings, Service};
 
 use crate::job::{EnvironmentSource, JobSettings};
@@ -27,6 +29,9 @@ pub struct Settings {
     /// The read models in DynamoDB.
     #[command(flatten)]
     pub dynamodb: DynamoSettings,
+    /// The other contexts.
+    #[command(flatten)]
+    pub owners: OwnerSettings,
     /// This role's own.
     #[command(flatten)]
     pub controller: ControllerSettings,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds};
+use millrace_projecting::{DeadLetters, DynamoStore, Rebuilds};
 use millrace_replay::Engine;
 use millrace_replaying::{ReadStores, ReplayTable};
 use millrace_roles::{LogPlaces, LogUse, Logs, topology, views};
@@ -34,9 +34,9 @@ pub async fn open(
 ) -> anyhow::Result<Option<Stores>> {
     let namespace = &settings.common.namespace;
     let topology = topology(&settings.nats, namespace, NAME).await?;
-    let read_url = settings.read.url(&settings.log).expose();
-    let postgres = PgStore::open(read_url)?;
-    let replays = ReplayTable::open(read_url)?;
+    let contexts = settings.log.contexts()?;
+    let postgres = settings.read.open(&settings.log, &contexts)?;
+    let replays = ReplayTable::open(settings.read.url(&settings.log).expose())?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, namespace.clone());
     let places = LogPlaces::of(&settings.log, &settings.dynamodb, namespace, NAME).await?;
@@ -44,11 +44,11 @@ pub async fn open(
         migrate: false,
         appends: false,
     };
-    let contexts = settings.log.contexts()?;
     let Some(logs) = Logs::open(&places, &contexts, log_use, shutdown).await? else {
         return Ok(None);
     };
     let views = views(&contexts);
+    let logs = logs.with_others(&views, &settings.owners.owners())?;
     let letters = DeadLetters::new(
         views.clone(),
         Some(postgres.clone()),

@@ -1,6 +1,7 @@
 //! Where the servers are: given, or as a running `millrace up` wrote it down.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -26,6 +27,10 @@ pub struct Endpoints {
     pub database_url: String,
     /// The database that projectors write to.
     pub read_database_url: String,
+    /// The databases of contexts that have their own: of their event logs, or of billing's read
+    /// models, which has no log.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub own_databases: BTreeMap<String, String>,
     /// The NATS server.
     pub nats_url: String,
     /// The DynamoDB endpoint; `None` is Amazon's.
@@ -86,6 +91,70 @@ impl Endpoints {
     }
 }
 
+/// The databases of contexts that have their own.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OwnDatabases {
+    /// PostgreSQL of the event log of customers [default: the event logs' one]
+    #[arg(
+        long,
+        env = "MILLRACE_CUSTOMERS_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub customers_database_url: Option<String>,
+    /// PostgreSQL of the event log of ordering [default: the event logs' one]
+    #[arg(
+        long,
+        env = "MILLRACE_ORDERING_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub ordering_database_url: Option<String>,
+    /// PostgreSQL of the event log of banking, where it is kept there [default: the event logs'
+    /// one]
+    #[arg(
+        long,
+        env = "MILLRACE_BANKING_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub banking_database_url: Option<String>,
+    /// PostgreSQL of the read models of billing [default: that of all read models]
+    #[arg(
+        long,
+        env = "MILLRACE_BILLING_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub billing_database_url: Option<String>,
+}
+
+impl OwnDatabases {
+    /// The contexts that may have one, each with the variable that says it.
+    pub const VARIABLES: [(&'static str, &'static str); 4] = [
+        ("customers", "MILLRACE_CUSTOMERS_DATABASE_URL"),
+        ("ordering", "MILLRACE_ORDERING_DATABASE_URL"),
+        ("banking", "MILLRACE_BANKING_DATABASE_URL"),
+        ("billing", "MILLRACE_BILLING_DATABASE_URL"),
+    ];
+
+    /// Those that are given, by context.
+    pub fn given(&self) -> BTreeMap<String, String> {
+        [
+            ("customers", &self.customers_database_url),
+            ("ordering", &self.ordering_database_url),
+            ("banking", &self.banking_database_url),
+            ("billing", &self.billing_database_url),
+        ]
+        .into_iter()
+        .filter_map(|(context, url)| {
+            let url = url.clone().filter(|url| !url.is_empty())?;
+            Some((context.to_owned(), url))
+        })
+        .collect()
+    }
+}
+
 /// Says which installation a command works on. What is given wins; else a running `up` in the data
 /// folder is asked; else the command says what is missing.
 #[derive(Debug, Clone, Args)]
@@ -104,6 +173,8 @@ pub struct Target {
         hide_env_values = true
     )]
     pub read_database_url: Option<String>,
+    #[command(flatten)]
+    pub own: OwnDatabases,
     /// NATS
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats_url: Option<String>,
@@ -139,6 +210,7 @@ impl Target {
         Ok(self.over(Endpoints {
             read_database_url: database_url.clone(),
             database_url,
+            own_databases: BTreeMap::new(),
             nats_url: "nats://127.0.0.1:4222".to_owned(),
             dynamodb_endpoint: None,
             namespace: "millrace".to_owned(),
@@ -153,8 +225,15 @@ impl Target {
             (Some(url), _) | (None, Some(url)) => url.clone(),
             (None, None) => known.read_database_url,
         };
+        // A given database of all is that of every context that is not given another.
+        let mut own_databases = match self.database_url {
+            Some(_) => BTreeMap::new(),
+            None => known.own_databases.clone(),
+        };
+        own_databases.extend(self.own.given());
         Endpoints {
             read_database_url,
+            own_databases,
             database_url: self.database_url.clone().unwrap_or(known.database_url),
             nats_url: self.nats_url.clone().unwrap_or(known.nats_url),
             dynamodb_endpoint: self.dynamodb_endpoint.clone().or(known.dynamodb_endpoint),
@@ -174,6 +253,7 @@ mod tests {
             data_dir: data_dir.to_owned(),
             database_url: None,
             read_database_url: None,
+            own: OwnDatabases::default(),
             nats_url: None,
             dynamodb_endpoint: None,
             namespace: None,
@@ -190,6 +270,7 @@ mod tests {
         let running = Endpoints {
             database_url: "postgres://a/log".into(),
             read_database_url: "postgres://a/read".into(),
+            own_databases: [("billing".to_owned(), "postgres://a/billing".to_owned())].into(),
             nats_url: "nats://a".into(),
             dynamodb_endpoint: Some("http://a".into()),
             namespace: "millrace".into(),
@@ -201,8 +282,15 @@ mod tests {
         assert_eq!(target.resolve().unwrap(), running);
 
         target.database_url = Some("postgres://b/log".into());
+        target.own.customers_database_url = Some("postgres://b/customers".into());
         let mixed = target.resolve().unwrap();
         assert_eq!(mixed.read_database_url, "postgres://b/log");
+        let own: Vec<(&str, &str)> = mixed
+            .own_databases
+            .iter()
+            .map(|(context, url)| (&**context, &**url))
+            .collect();
+        assert_eq!(own, [("customers", "postgres://b/customers")]);
         assert_eq!(mixed.nats_url, "nats://a");
 
         Endpoints::remove(folder.path()).unwrap();

@@ -2,9 +2,7 @@
 
 use clap::Args;
 use millrace_es::{Context, PartitionCount, Position};
-use millrace_projecting::{DynamoStore, PgStore};
 use millrace_roles::{CONTEXTS, migrate_views};
-use millrace_runtime::aws;
 use millrace_streaming::TopologyOptions;
 use tokio_util::sync::CancellationToken;
 
@@ -81,10 +79,8 @@ async fn everything_as(
         .ensure(&contexts)
         .await
         .map_err(|error| Failure::unavailable("the streams could not be made", error))?;
-    let postgres = PgStore::open(&endpoints.read_database_url).map_err(anyhow::Error::from)?;
-    let client = aws::dynamodb_client(endpoints.dynamodb_endpoint.as_deref()).await;
-    let dynamodb = DynamoStore::new(client, endpoints.namespace.clone());
-    migrate_views(&postgres, &dynamodb, &stop)
+    let stores = opened::read_stores(endpoints).await?;
+    migrate_views(&stores.postgres, &stores.dynamodb, &stop)
         .await
         .map_err(anyhow::Error::from)?;
     Ok(())

@@ -7,7 +7,7 @@ use millrace_eventlog::{EventLog, dynamodb};
 use millrace_projecting::{
     Checkpoint, DynamoStore, Generation, GenerationId, PgStore, StoreError, StoreKind, View,
 };
-use millrace_roles::{LogPlaces, LogStore};
+use millrace_roles::{CONTEXTS, LogPlaces, LogStore, PgPlaces};
 use millrace_runtime::aws;
 use millrace_streaming::{Names, Topology, TopologyOptions};
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -48,7 +48,9 @@ pub async fn log(endpoints: &Endpoints, context: &Context) -> Result<Arc<dyn Eve
     let mut places = places(endpoints, PartitionCount::DEFAULT).await?;
     // A tool takes a log as it was made.
     places.partitions = match places.store(contexts::own_log(context)?) {
-        LogStore::Postgres => millrace_eventlog::log_head(&places.pool, context).await?,
+        LogStore::Postgres => {
+            millrace_eventlog::log_head(places.postgres.of(context)?, context).await?
+        }
         LogStore::DynamoDb => {
             dynamodb::log_head(&places.dynamodb, &places.namespace, context).await?
         }
@@ -74,8 +76,14 @@ pub async fn places(
     endpoints: &Endpoints,
     partitions: PartitionCount,
 ) -> Result<LogPlaces, Failure> {
+    let mut postgres = PgPlaces::new(Some(database(&endpoints.database_url).await?));
+    for known in CONTEXTS.iter().filter(|known| known.own_log().is_some()) {
+        if let Some(url) = endpoints.own_databases.get(known.name) {
+            postgres = postgres.with(known.name, database(url).await?);
+        }
+    }
     Ok(LogPlaces {
-        pool: database(&endpoints.database_url).await?,
+        postgres,
         dynamodb: aws::dynamodb_client(endpoints.dynamodb_endpoint.as_deref()).await,
         namespace: endpoints.namespace.clone(),
         banking: endpoints.banking_log,
@@ -136,8 +144,15 @@ pub struct ReadStores {
 /// When the URL of the read database is none.
 pub async fn read_stores(endpoints: &Endpoints) -> Result<ReadStores, Failure> {
     let client = aws::dynamodb_client(endpoints.dynamodb_endpoint.as_deref()).await;
+    let mut postgres = PgStore::open(&endpoints.read_database_url)?;
+    // Others have their log in their own database, and their views beside all others.
+    for known in CONTEXTS.iter().filter(|known| known.own_log().is_none()) {
+        if let Some(url) = endpoints.own_databases.get(known.name) {
+            postgres = postgres.with(&(known.views)(), PgStore::open(url)?);
+        }
+    }
     Ok(ReadStores {
-        postgres: PgStore::open(&endpoints.read_database_url)?,
+        postgres,
         dynamodb: DynamoStore::new(client, endpoints.namespace.as_str()),
     })
 }
@@ -149,7 +164,10 @@ impl ReadStores {
     /// See [`StoreError`].
     pub async fn generations(&self, view: &View) -> Result<Vec<Generation>, StoreError> {
         match view.store() {
-            StoreKind::Postgres => self.postgres.generations(view.name()).await,
+            StoreKind::Postgres => {
+                let store = self.postgres.of(view.name());
+                store.generations(view.name()).await
+            }
             StoreKind::DynamoDb => self.dynamodb.generations(view.name()).await,
         }
     }
@@ -164,7 +182,10 @@ impl ReadStores {
         generation: GenerationId,
     ) -> Result<Vec<Checkpoint>, StoreError> {
         match view.store() {
-            StoreKind::Postgres => self.postgres.checkpoints(generation).await,
+            StoreKind::Postgres => {
+                let store = self.postgres.of(view.name());
+                store.checkpoints(generation).await
+            }
             StoreKind::DynamoDb => self.dynamodb.checkpoints(generation).await,
         }
     }

@@ -19,7 +19,7 @@ use millrace_roles::LogStore;
 use millrace_runtime::config;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::endpoints::{DEFAULT_DATA_DIR, Endpoints};
+use crate::endpoints::{DEFAULT_DATA_DIR, Endpoints, OwnDatabases};
 use crate::failure::Failure;
 use crate::output;
 use banner::Banner;
@@ -52,6 +52,8 @@ pub struct Up {
     /// Use this PostgreSQL instead of starting one
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
+    #[command(flatten)]
+    own_databases: OwnDatabases,
     /// Use this NATS instead of starting one
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     nats_url: Option<String>,
@@ -122,6 +124,7 @@ impl Up {
             data_dir,
             ports: &ports,
             database_url: self.database_url.as_deref(),
+            own_databases: &self.own_databases,
             nats_url: self.nats_url.as_deref(),
             dynamodb_endpoint: self.dynamodb_endpoint.as_deref(),
             namespace: &self.namespace,

@@ -128,9 +128,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         "millrace-projector",
     )
     .await?;
-    let read_url = settings.read.url(&settings.log).expose();
-    let postgres = PgStore::open(read_url)?;
-    let replays = ReplayTable::open(read_url)?;
+    let postgres = settings
+        .read
+        .open(&settings.log, &settings.log.contexts()?)?;
+    let replays = ReplayTable::open(settings.read.url(&settings.log)?.expose())?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, settings.common.namespace.clone());
     let logs: Late<Logs> = Late::default();
@@ -182,11 +183,10 @@ fn health(
         .with("read database", move || {
             let store = postgres.clone();
             async move {
-                store
-                    .generations(NOBODY)
-                    .await
-                    .map(drop)
-                    .map_err(|e| e.to_string())
+                for one in store.all() {
+                    one.generations(NOBODY).await.map_err(|e| e.to_string())?;
+                }
+                Ok(())
             }
         })
         .with("dynamodb", move || {

@@ -173,17 +173,24 @@ fn routes(settings: &Settings, logs: &Logs, models: &ReadModels) -> anyhow::Resu
 
 async fn read_models(settings: &Settings, logs: &Logs) -> anyhow::Result<ReadModels> {
     let topology = topology(&settings.nats, &settings.common.namespace, "millrace-query").await?;
-    let url = settings
-        .query
-        .query_database_url
-        .as_ref()
-        .unwrap_or_else(|| settings.read.url(&settings.log));
+    let contexts = settings.log.contexts()?;
+    let url = match &settings.query.query_database_url {
+        Some(url) => url,
+        None => settings.read.url(&settings.log)?,
+    };
+    let mut own_urls = Vec::new();
+    for (name, url) in settings.read.own_urls() {
+        let own = contexts.iter().filter(|known| known.name == name);
+        let views = own.flat_map(|known| (known.views)());
+        own_urls.extend(views.map(|view| (view.name(), url.expose().clone())));
+    }
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     Ok(ReadModels {
-        views: views(&settings.log.contexts()?),
+        views: views(&contexts),
         logs: logs.shared(),
         signals: Signals::new(topology.jetstream().client(), topology.names().clone()),
         url: url.expose().clone(),
+        own_urls,
         options: PgReadOptions {
             max_connections: settings.query.query_connections,
             ..PgReadOptions::default()

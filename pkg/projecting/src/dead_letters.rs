@@ -121,7 +121,10 @@ impl DeadLetters {
             }
             found.extend(match (view.store(), &self.postgres, &self.dynamodb) {
                 (StoreKind::Postgres, Some(store), _) => {
-                    store.letters(view.name(), filter, left).await?
+                    store
+                        .of(view.name())
+                        .letters(view.name(), filter, left)
+                        .await?
                 }
                 (StoreKind::DynamoDb, _, Some(store)) => {
                     store.letters(view.name(), filter, left).await?
@@ -159,7 +162,9 @@ impl DeadLetters {
     pub async fn outcome(&self, request: &Requested) -> Result<Option<String>, StoreError> {
         let view = self.named(&request.projection)?;
         match (view.store(), &self.postgres, &self.dynamodb) {
-            (StoreKind::Postgres, Some(store), _) => store.request_outcome(request).await,
+            (StoreKind::Postgres, Some(store), _) => {
+                store.of(view.name()).request_outcome(request).await
+            }
             (StoreKind::DynamoDb, _, Some(store)) => store.request_outcome(request).await,
             _ => Err(view.no_store()),
         }
@@ -182,7 +187,10 @@ impl DeadLetters {
             }
             let found = match (view.store(), &self.postgres, &self.dynamodb) {
                 (StoreKind::Postgres, Some(store), _) => {
-                    store.request(view.name(), &waiting, action).await?
+                    store
+                        .of(view.name())
+                        .request(view.name(), &waiting, action)
+                        .await?
                 }
                 (StoreKind::DynamoDb, _, Some(store)) => {
                     store.request(view.name(), &waiting, action).await?

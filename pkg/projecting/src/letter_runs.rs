@@ -15,6 +15,7 @@ use crate::{
     error::StoreError,
     letters::{Action, DeadLetter, Reason},
     owner::Owner,
+    postgres::PgStore,
     store::Settled,
     view::View,
 };
@@ -373,16 +374,17 @@ impl DeadLetters {
     }
 
     fn all_runs(&self) -> impl Iterator<Item = &dyn LetterRuns> {
-        let postgres = self.postgres.as_ref().map(|store| store as &dyn LetterRuns);
+        let postgres = self.postgres.iter().flat_map(PgStore::all);
+        let postgres = postgres.map(|store| store as &dyn LetterRuns);
         let dynamodb = self.dynamodb.as_ref().map(|store| store as &dyn LetterRuns);
-        postgres.into_iter().chain(dynamodb)
+        postgres.chain(dynamodb)
     }
 
     fn runs_of(&self, view: &View) -> Result<&dyn LetterRuns, StoreError> {
         use crate::view::StoreKind;
         view.require_rows()?;
         match (view.store(), &self.postgres, &self.dynamodb) {
-            (StoreKind::Postgres, Some(store), _) => Ok(store),
+            (StoreKind::Postgres, Some(store), _) => Ok(store.of(view.name())),
             (StoreKind::DynamoDb, _, Some(store)) => Ok(store),
             _ => Err(view.no_store()),
         }

@@ -59,7 +59,7 @@ pub struct OwnLog {
 }
 
 /// Every context of this release.
-pub static CONTEXTS: [KnownContext; 2] = [ORDERING, BANKING];
+pub static CONTEXTS: [KnownContext; 3] = [ORDERING, BANKING, BILLING];
 
 const ORDERING: KnownContext = KnownContext {
     name: millrace_ordering::CONTEXT,
@@ -133,6 +133,18 @@ const BANKING_LOG: OwnLog = OwnLog {
         Ok(millrace_banking::query_routes().with_state(state))
     },
     internal: |_, _| None,
+};
+
+const BILLING: KnownContext = KnownContext {
+    name: millrace_billing::CONTEXT,
+    views: millrace_billing::projections,
+    work: Work::Listens(|models| {
+        let state = millrace_billing::QueryState {
+            invoices: models.postgres("invoices")?,
+        };
+        Ok(millrace_billing::query_routes().with_state(state))
+    }),
+    document: |api| api.document(millrace_billing::query_routes()),
 };
 
 /// Aggregates of a process that only reads: it writes no snapshots.

@@ -15,7 +15,7 @@ mod settings;
 
 pub use contexts::{CONTEXTS, KnownContext, OwnLog, Work, views};
 pub use frame::Frame;
-pub use logs::{LogPlaces, LogStore, LogUse, Logs, OpenedLog};
+pub use logs::{LogPlaces, LogStore, LogUse, Logs, OpenedLog, PgPlaces};
 pub use migrate::{migrate_streams, migrate_views};
 pub use models::{Opened, ReadModels};
 pub use open::{Late, check_nats, patiently, topology};

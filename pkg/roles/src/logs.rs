@@ -54,11 +54,58 @@ impl LogStore {
     }
 }
 
+/// Connections to the databases of the logs in PostgreSQL: one for all, and others for contexts that
+/// have their own.
+#[derive(Debug, Clone, Default)]
+pub struct PgPlaces {
+    default: Option<PgPool>,
+    own: Vec<(String, PgPool)>,
+}
+
+impl PgPlaces {
+    /// Every log in one database, where there is one.
+    #[must_use]
+    pub const fn new(default: Option<PgPool>) -> Self {
+        Self {
+            default,
+            own: Vec::new(),
+        }
+    }
+
+    /// With a context's log in another.
+    #[must_use]
+    pub fn with(mut self, context: impl Into<String>, pool: PgPool) -> Self {
+        self.own.push((context.into(), pool));
+        self
+    }
+
+    /// The database of a context's log, if something says which it is.
+    #[must_use]
+    pub fn find(&self, context: &Context) -> Option<&PgPool> {
+        let own = self.own.iter().find(|(name, _)| name == context.as_str());
+        own.map(|(_, pool)| pool).or(self.default.as_ref())
+    }
+
+    /// The database of a context's log.
+    ///
+    /// # Errors
+    /// When nothing says which it is.
+    pub fn of(&self, context: &Context) -> anyhow::Result<&PgPool> {
+        self.find(context).with_context(|| {
+            let own = context.as_str().to_uppercase();
+            format!(
+                "there is no PostgreSQL for the event log of {context}: set \
+                 MILLRACE_{own}_DATABASE_URL, or DATABASE_URL for all that have no other"
+            )
+        })
+    }
+}
+
 /// Where the logs of an installation are.
 #[derive(Clone)]
 pub struct LogPlaces {
     /// Connections to the PostgreSQL of those that are kept there.
-    pub pool: PgPool,
+    pub postgres: PgPlaces,
     /// The DynamoDB of those that are kept there.
     pub dynamodb: Client,
     /// What their tables' names begin with.
@@ -83,15 +130,25 @@ impl LogPlaces {
     /// As the settings say. `name` is what PostgreSQL shows for the connections.
     ///
     /// # Errors
-    /// When the URL of PostgreSQL is none.
+    /// When a URL of PostgreSQL is none.
     pub async fn of(
         log: &LogSettings,
         dynamodb: &DynamoSettings,
         namespace: &str,
         name: &'static str,
     ) -> anyhow::Result<Self> {
+        let default = log
+            .database_url
+            .as_ref()
+            .filter(|url| !url.expose().is_empty());
+        let default = default.map(|url| pool(log, (url, "DATABASE_URL"), name));
+        let mut postgres = PgPlaces::new(default.transpose()?);
+        for (context, url) in log.own_urls() {
+            let setting = format!("MILLRACE_{}_DATABASE_URL", context.to_uppercase());
+            postgres = postgres.with(context, pool(log, (url, &setting), name)?);
+        }
         Ok(Self {
-            pool: pool(log, name)?,
+            postgres,
             dynamodb: millrace_runtime::aws::dynamodb_client(dynamodb.endpoint()).await,
             namespace: namespace.to_owned(),
             banking: log.banking_log,
@@ -124,8 +181,9 @@ impl LogPlaces {
         let migrated = match self.store(own) {
             LogStore::Postgres => {
                 let tables = (own.migrations)();
+                let pool = self.postgres.of(&context)?;
                 patiently("migrate the event log", stop, may_pass, || {
-                    millrace_eventlog::migrate(&self.pool, &context, self.partitions, tables)
+                    millrace_eventlog::migrate(pool, &context, self.partitions, tables)
                 })
                 .await?
             }
@@ -180,7 +238,10 @@ impl LogPlaces {
     /// How many events a context has in a store.
     async fn newest(&self, store: LogStore, context: &Context) -> Result<Position, LogError> {
         let head = match store {
-            LogStore::Postgres => millrace_eventlog::log_head(&self.pool, context).await,
+            LogStore::Postgres => match self.postgres.find(context) {
+                Some(pool) => millrace_eventlog::log_head(pool, context).await,
+                None => return Ok(Position::ZERO),
+            },
             LogStore::DynamoDb => {
                 dynamodb::log_head(&self.dynamodb, &self.namespace, context).await
             }
@@ -206,8 +267,10 @@ impl LogPlaces {
         let (context, own) = (known.context()?, log_of(known)?);
         let opened = match self.store(own) {
             LogStore::Postgres => {
-                let log = self.open_postgres(own, &context, appends, stop).await?;
-                log.map(|log| OpenedLog::Postgres(log, self.pool.clone()))
+                let pool = self.postgres.of(&context)?;
+                let place = (pool, &context);
+                let log = self.open_postgres(own, place, appends, stop).await?;
+                log.map(|log| OpenedLog::Postgres(log, pool.clone()))
             }
             LogStore::DynamoDb => {
                 let log = self.open_dynamodb(own, &context, appends, stop).await?;
@@ -220,7 +283,7 @@ impl LogPlaces {
     async fn open_postgres(
         &self,
         own: &OwnLog,
-        context: &Context,
+        (pool, context): (&PgPool, &Context),
         appends: bool,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<PgEventLog>>, LogError> {
@@ -230,7 +293,7 @@ impl LogPlaces {
             if appends {
                 options.inline = (own.inline_tables)();
             }
-            PgEventLog::open(self.pool.clone(), options)
+            PgEventLog::open(pool.clone(), options)
         });
         Ok(opened.await?.map(Arc::new))
     }

@@ -18,6 +18,8 @@ pub struct ReadModels {
     pub signals: Signals,
     /// PostgreSQL that queries are answered from.
     pub url: String,
+    /// That of views which are not there, by name.
+    pub own_urls: Vec<(&'static str, String)>,
     /// How it is read.
     pub options: PgReadOptions,
     /// The views in DynamoDB.
@@ -49,8 +51,9 @@ impl ReadModels {
     /// # Errors
     /// When there is no such view, or it is not kept there.
     pub fn postgres(&self, name: &str) -> Result<PgReadModel, StoreError> {
+        let own = self.own_urls.iter().find(|(view, _)| *view == name);
         let model = PgReadModel::open(
-            &self.url,
+            own.map_or(&self.url, |(_, url)| url),
             self.view(name)?,
             self.logs.clone(),
             Some(self.signals.clone()),

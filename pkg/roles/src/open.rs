@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use millrace_eventlog::{EventLog, LogError};
+use millrace_runtime::Secret;
 use millrace_streaming::{Names, Topology};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -93,13 +94,18 @@ where
     }
 }
 
-/// Connections to the event log's PostgreSQL, made when they are needed.
+/// Connections to a PostgreSQL of event logs, made when they are needed. `setting` says where the URL
+/// is from.
 ///
 /// # Errors
 /// When the URL is no PostgreSQL URL; the URL itself is not in the error.
-pub(crate) fn pool(settings: &LogSettings, name: &'static str) -> anyhow::Result<PgPool> {
-    let options = PgConnectOptions::from_str(settings.database_url.expose())
-        .context("DATABASE_URL is not a PostgreSQL URL")?
+pub(crate) fn pool(
+    settings: &LogSettings,
+    (url, setting): (&Secret<String>, &str),
+    name: &'static str,
+) -> anyhow::Result<PgPool> {
+    let options = PgConnectOptions::from_str(url.expose())
+        .with_context(|| format!("{setting} is not a PostgreSQL URL"))?
         .application_name(name)
         .disable_statement_logging();
     Ok(PgPoolOptions::new()
@@ -123,7 +129,8 @@ pub async fn topology(
     name: &str,
 ) -> anyhow::Result<Topology> {
     let names = Names::new(namespace)?;
-    let client = millrace_streaming::connect(settings.nats_url.expose(), name).await?;
+    let (url, credentials) = (settings.nats_url.expose(), settings.nats_creds.as_deref());
+    let client = millrace_streaming::connect(url, credentials, name).await?;
     Ok(Topology::new(
         millrace_streaming::jetstream(client),
         names,

@@ -1,9 +1,11 @@
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use millrace_es::PartitionCount;
 use millrace_eventlog::dynamodb::streams::StreamsOptions;
 use millrace_internal::{Owner, Owners};
+use millrace_projecting::PgStore;
 use millrace_runtime::Secret;
 use millrace_streaming::{LEASE_TTL_MS, LeaseOptions, TopologyOptions};
 
@@ -18,9 +20,22 @@ const RENEWALS_PER_LEASE: u32 = 4;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Event log")]
 pub struct LogSettings {
-    /// PostgreSQL of the event log
+    /// PostgreSQL of the event logs that have no other
     #[arg(long, env = "DATABASE_URL", value_name = "URL")]
-    pub database_url: Secret<String>,
+    pub database_url: Option<Secret<String>>,
+
+    /// PostgreSQL of the event log of customers [default: as DATABASE_URL says]
+    #[arg(long, env = "MILLRACE_CUSTOMERS_DATABASE_URL", value_name = "URL")]
+    pub customers_database_url: Option<Secret<String>>,
+
+    /// PostgreSQL of the event log of ordering [default: as DATABASE_URL says]
+    #[arg(long, env = "MILLRACE_ORDERING_DATABASE_URL", value_name = "URL")]
+    pub ordering_database_url: Option<Secret<String>>,
+
+    /// PostgreSQL of the event log of banking, where it is kept there [default: as DATABASE_URL
+    /// says]
+    #[arg(long, env = "MILLRACE_BANKING_DATABASE_URL", value_name = "URL")]
+    pub banking_database_url: Option<Secret<String>>,
 
     /// Connections to the event log's PostgreSQL, beside the one that appends
     #[arg(
@@ -63,6 +78,17 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
+    /// The databases of contexts' logs that are not where `DATABASE_URL` says.
+    pub(crate) fn own_urls(&self) -> impl Iterator<Item = (&'static str, &Secret<String>)> {
+        [
+            ("customers", &self.customers_database_url),
+            ("ordering", &self.ordering_database_url),
+            ("banking", &self.banking_database_url),
+        ]
+        .into_iter()
+        .filter_map(|(context, url)| Some((context, given(url)?)))
+    }
+
     /// The contexts that this process serves.
     ///
     /// # Errors
@@ -135,6 +161,10 @@ pub struct NatsSettings {
     )]
     pub nats_url: Secret<String>,
 
+    /// File with the credentials (JWT and key) that NATS asks for
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+
     /// Copies of every stream in the NATS cluster: 1 on a laptop, 3 in production
     #[arg(
         long,
@@ -183,14 +213,57 @@ pub struct ReadStoreSettings {
     /// PostgreSQL of the read models [default: the event log's]
     #[arg(long, env = "READ_DATABASE_URL", value_name = "URL")]
     pub read_database_url: Option<Secret<String>>,
+
+    /// PostgreSQL of billing, which has read models only [default: that of the others']
+    #[arg(long, env = "MILLRACE_BILLING_DATABASE_URL", value_name = "URL")]
+    pub billing_database_url: Option<Secret<String>>,
 }
 
 impl ReadStoreSettings {
-    /// Where the read models in PostgreSQL are: beside the event log unless said otherwise.
-    #[must_use]
-    pub fn url<'a>(&'a self, log: &'a LogSettings) -> &'a Secret<String> {
-        self.read_database_url.as_ref().unwrap_or(&log.database_url)
+    /// Where the read models in PostgreSQL are that have no database of their own: beside the event
+    /// log unless said otherwise.
+    ///
+    /// # Errors
+    /// When nothing says it.
+    pub fn url<'a>(&'a self, log: &'a LogSettings) -> anyhow::Result<&'a Secret<String>> {
+        // A process of billing alone has no other database.
+        given(&self.read_database_url)
+            .or_else(|| given(&log.database_url))
+            .or_else(|| given(&self.billing_database_url))
+            .context("there is no PostgreSQL for the read models: set READ_DATABASE_URL, or DATABASE_URL for the event logs too")
     }
+
+    /// The databases of contexts' read models that are not where the others are.
+    pub fn own_urls(&self) -> impl Iterator<Item = (&'static str, &Secret<String>)> {
+        [("billing", &self.billing_database_url)]
+            .into_iter()
+            .filter_map(|(context, url)| Some((context, given(url)?)))
+    }
+
+    /// Opens the databases of these contexts' read models. Nothing is asked of them yet.
+    ///
+    /// # Errors
+    /// When nothing says where they are, or a URL is none.
+    pub fn open(
+        &self,
+        log: &LogSettings,
+        contexts: &[&'static KnownContext],
+    ) -> anyhow::Result<PgStore> {
+        let mut store = PgStore::open(self.url(log)?.expose())?;
+        for (name, url) in self.own_urls() {
+            for known in contexts.iter().filter(|known| known.name == name) {
+                store = store.with(&(known.views)(), PgStore::open(url.expose())?);
+            }
+        }
+        Ok(store)
+    }
+}
+
+/// A setting that is not empty.
+fn given(setting: &Option<Secret<String>>) -> Option<&Secret<String>> {
+    setting
+        .as_ref()
+        .filter(|setting| !setting.expose().is_empty())
 }
 
 /// Who does the bulk work of rebuilds: one setting, of the controller and of the projectors.

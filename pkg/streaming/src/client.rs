@@ -1,4 +1,4 @@
-use std::{future::Future, sync::atomic::Ordering, time::Duration};
+use std::{future::Future, path::Path, sync::atomic::Ordering, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 
@@ -23,13 +23,25 @@ const CLIENT_CAPACITY_COMMANDS: usize = 4_096;
 /// again for ever, with a pause that grows to a second and is jittered so that a crowd of
 /// processes does not come back in step.
 ///
-/// `name` shows up in the server's list of connections.
+/// `name` shows up in the server's list of connections. `credentials` is a file with a user's JWT and
+/// key, where the server asks for them; a name and a password may stand in the URL.
 ///
 /// # Errors
-/// [`NatsError`] when the address makes no sense, or the server refuses the credentials.
-pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
+/// [`NatsError`] when the address makes no sense, the file cannot be read, or the server refuses the
+/// credentials.
+pub async fn connect(
+    url: &str,
+    credentials: Option<&Path>,
+    name: &str,
+) -> Result<Client, NatsError> {
     let label = name.to_owned();
-    ConnectOptions::new()
+    let options = match credentials {
+        Some(file) => ConnectOptions::with_credentials_file(file)
+            .await
+            .map_err(|error| NatsError::new("be asked: NATS_CREDS names no credentials", error))?,
+        None => ConnectOptions::new(),
+    };
+    options
         .name(name)
         .retry_on_initial_connect()
         .ping_interval(Duration::from_millis(PING_INTERVAL_MS))

@@ -193,8 +193,8 @@ impl Part {
     async fn measure(self, context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
         match self {
             Self::Append => append::run(context).await,
-            Self::Commands => commands::run(context).await,
-            Self::Reads => reads::run(context).await,
+            Self::Commands => Box::pin(commands::run(context)).await,
+            Self::Reads => Box::pin(reads::run(context)).await,
             Self::Relay => relay::run(context).await,
             Self::Projector => projector::run(context).await,
             Self::Rebuild => rebuild::run(context).await,

@@ -266,7 +266,7 @@ impl Bed {
         ));
         let log = filled_log(bench, orders).await?;
         let context = log.context().clone();
-        let client = millrace_streaming::connect(&bench.nats_url, "millrace-bench").await?;
+        let client = millrace_streaming::connect(&bench.nats_url, None, "millrace-bench").await?;
         let names = Names::new(&bench.fresh_name("views"))?;
         let topology = Topology::new(jetstream::new(client), names, TopologyOptions::default());
         topology.ensure(std::slice::from_ref(&context)).await?;

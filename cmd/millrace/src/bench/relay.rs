@@ -144,7 +144,7 @@ impl Bed {
             events.push(event?);
         }
         drop(read);
-        let client = millrace_streaming::connect(&bench.nats_url, "millrace-bench").await?;
+        let client = millrace_streaming::connect(&bench.nats_url, None, "millrace-bench").await?;
         let jetstream = ContextBuilder::new()
             .max_ack_inflight(IN_FLIGHT)
             .build(client);

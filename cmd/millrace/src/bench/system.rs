@@ -136,6 +136,7 @@ impl System {
         let endpoints = Endpoints {
             database_url: database.url.clone(),
             read_database_url: database.url.clone(),
+            own_databases: std::collections::BTreeMap::new(),
             nats_url: context.nats_url.clone(),
             dynamodb_endpoint: Some(context.dynamodb_endpoint.clone()),
             namespace: context.fresh_name("ns"),

@@ -1,6 +1,6 @@
 //! The children of `up`: stores and roles.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,13 +20,15 @@ use super::banner::Banner;
 use super::data_dir::DataDir;
 use super::ports::Ports;
 use super::supervisor::{Part, Stage, Supervisor};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, OwnDatabases};
 use crate::failure::Failure;
 use crate::output;
 use crate::role::RoleName;
 
 /// The database that `up` makes in its own PostgreSQL.
 const DATABASE: &str = "millrace";
+/// The contexts that it makes a database of their own for, beside that.
+const OWN_DATABASES: [&str; 2] = ["customers", "billing"];
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const HTTP_BOUND: Duration = Duration::from_secs(3);
 const DYNAMODB_READY_BOUND: Duration = Duration::from_secs(30);
@@ -36,6 +38,7 @@ pub struct Stores<'a> {
     pub data_dir: &'a DataDir,
     pub ports: &'a Ports,
     pub database_url: Option<&'a str>,
+    pub own_databases: &'a OwnDatabases,
     pub nats_url: Option<&'a str>,
     pub dynamodb_endpoint: Option<&'a str>,
     pub namespace: &'a str,
@@ -49,13 +52,14 @@ impl Stores<'_> {
         supervisor: &mut Supervisor,
         banner: &mut Banner,
     ) -> Result<Endpoints, Failure> {
-        let database_url = match self.database_url {
+        let (database_url, mut own_databases) = match self.database_url {
             Some(url) => {
                 banner.given("postgres", url);
-                url.to_owned()
+                (url.to_owned(), BTreeMap::new())
             }
             None => self.postgres(supervisor, banner).await?,
         };
+        own_databases.extend(self.own_databases.given());
         let nats_url = match self.nats_url {
             Some(url) => {
                 banner.given("nats-server", url);
@@ -73,6 +77,7 @@ impl Stores<'_> {
         Ok(Endpoints {
             read_database_url: given("READ_DATABASE_URL").unwrap_or_else(|| database_url.clone()),
             database_url,
+            own_databases,
             nats_url,
             dynamodb_endpoint: Some(dynamodb_endpoint),
             namespace: self.namespace.to_owned(),
@@ -86,7 +91,7 @@ impl Stores<'_> {
         &self,
         supervisor: &mut Supervisor,
         banner: &mut Banner,
-    ) -> Result<String, Failure> {
+    ) -> Result<(String, BTreeMap<String, String>), Failure> {
         let data = self.data_dir.postgres()?;
         if !data.starts_with(self.data_dir.path()) {
             output::say(&format!(
@@ -106,12 +111,18 @@ impl Stores<'_> {
         })
         .await
         .map_err(|error| failed(error, "--postgres-port"))?;
-        make_database(&server.url("postgres")).await?;
+        make_database(&server.url("postgres"), DATABASE).await?;
+        let mut own_databases = BTreeMap::new();
+        for context in OWN_DATABASES {
+            let name = format!("{DATABASE}_{context}");
+            make_database(&server.url("postgres"), &name).await?;
+            own_databases.insert(context.to_owned(), server.url(&name));
+        }
         let url = server.url(DATABASE);
         output::say(&format!("millrace: {}", server.source()))?;
         banner.store("postgres", server.process().id(), &url, &log);
         supervisor.add(Box::new(server), Stage::Stores);
-        Ok(url)
+        Ok((url, own_databases))
     }
 
     async fn nats(
@@ -174,15 +185,15 @@ fn failed(error: PartsError, flag: &str) -> Failure {
     })
 }
 
-async fn make_database(url: &str) -> Result<(), Failure> {
+async fn make_database(url: &str, name: &str) -> Result<(), Failure> {
     let mut connection = PgConnection::connect(url).await?;
     let there: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(DATABASE)
+            .bind(name)
             .fetch_one(&mut connection)
             .await?;
     if !there {
-        let sql = format!("CREATE DATABASE {DATABASE}");
+        let sql = format!("CREATE DATABASE {name}");
         connection.execute(sqlx::AssertSqlSafe(sql)).await?;
     }
     connection.close().await?;
@@ -256,6 +267,13 @@ impl Role {
         }
         // What was said to `up` for all roles goes to those that know it.
         let known = self.0.variables();
+        for (context, variable) in OwnDatabases::VARIABLES {
+            if let Some(url) = endpoints.own_databases.get(context)
+                && known.contains(variable)
+            {
+                settings.push((variable, url.clone()));
+            }
+        }
         let forget = std::env::vars_os()
             .filter_map(|(name, _)| name.into_string().ok())
             .filter(|name| name.starts_with("MILLRACE_") && !known.contains(name))

@@ -79,11 +79,20 @@ const MAX_GENERATION_CONNECTIONS: u32 = 2;
 /// The longest projection name: it becomes part of a schema's name.
 const MAX_NAME_BYTES: usize = 40;
 
-/// The read database: where projectors write views in PostgreSQL.
+/// The read database: where projectors write views in PostgreSQL. Some views may be in databases of
+/// their own, each with its own control tables; they are found through this one.
 #[derive(Clone)]
 pub struct PgStore {
     control: PgPool,
     options: PgConnectOptions,
+    elsewhere: Vec<Elsewhere>,
+}
+
+/// The database of some views.
+#[derive(Clone)]
+struct Elsewhere {
+    views: Vec<&'static str>,
+    store: PgStore,
 }
 
 impl PgStore {
@@ -99,15 +108,48 @@ impl PgStore {
             .max_connections(MAX_CONTROL_CONNECTIONS)
             .acquire_timeout(Duration::from_millis(ACQUIRE_TIMEOUT_MS))
             .connect_lazy_with(options.clone().options([("search_path", CONTROL_SCHEMA)]));
-        Ok(Self { control, options })
+        Ok(Self {
+            control,
+            options,
+            elsewhere: Vec::new(),
+        })
     }
 
-    /// Makes and upgrades the control tables. Safe to run twice, concurrently, and beside
-    /// processes of the release before.
+    /// With some views in another database.
+    #[must_use]
+    pub fn with(mut self, views: &[View], store: Self) -> Self {
+        let views = views.iter().map(View::name).collect();
+        self.elsewhere.push(Elsewhere { views, store });
+        self
+    }
+
+    /// Where a view of this name is: here, unless it has a database of its own.
+    #[must_use]
+    pub fn of(&self, view: &str) -> &Self {
+        self.elsewhere
+            .iter()
+            .find(|other| other.views.contains(&view))
+            .map_or(self, |other| &other.store)
+    }
+
+    /// This database and those of views that have their own.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.elsewhere.iter().map(|other| &other.store))
+    }
+
+    /// Makes and upgrades the control tables, in every database. Safe to run twice, concurrently,
+    /// and beside processes of the release before.
     ///
     /// # Errors
-    /// When the database cannot be reached or refuses.
+    /// When a database cannot be reached or refuses.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        for store in self.all() {
+            store.migrate_one().await?;
+        }
+        Ok(())
+    }
+
+    async fn migrate_one(&self) -> Result<(), StoreError> {
         let migrations = MIGRATIONS.iter().zip(1..).map(|((name, text), version)| {
             Migration::new(
                 version,

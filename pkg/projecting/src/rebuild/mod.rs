@@ -259,7 +259,9 @@ impl Rebuilds {
             logs: &self.logs,
         };
         match (view.store(), &self.postgres, &self.dynamodb) {
-            (StoreKind::Postgres, Some(store), _) => store.verify(subjects, options, stop).await,
+            (StoreKind::Postgres, Some(store), _) => {
+                store.of(view.name()).verify(subjects, options, stop).await
+            }
             (StoreKind::DynamoDb, _, Some(store)) => store.verify(subjects, options, stop).await,
             _ => Err(view.no_store()),
         }
@@ -457,7 +459,7 @@ impl Rebuilds {
 
     fn store(&self, view: &View) -> Result<&dyn RebuildStore, StoreError> {
         match (view.store(), &self.postgres, &self.dynamodb) {
-            (StoreKind::Postgres, Some(store), _) => Ok(store),
+            (StoreKind::Postgres, Some(store), _) => Ok(store.of(view.name())),
             (StoreKind::DynamoDb, _, Some(store)) => Ok(store),
             _ => Err(view.no_store()),
         }

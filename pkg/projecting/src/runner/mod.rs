@@ -127,6 +127,8 @@ impl Runner {
                 StoreKind::Postgres => (MAX_BATCH_EVENTS_POSTGRES, MAX_CHUNK_EVENTS),
                 StoreKind::DynamoDb => (MAX_BATCH_EVENTS_DYNAMODB, MAX_CHUNK_EVENTS),
             };
+            let postgres = self.parts.postgres.as_ref();
+            let postgres = postgres.map(|store| store.of(view.name()).clone());
             let shared = Arc::new(Shared {
                 view,
                 logs: self.parts.logs.clone(),
@@ -135,7 +137,7 @@ impl Runner {
                 leases: self.parts.leases.clone(),
                 signals: self.parts.signals.clone(),
                 letters: self.parts.letters.clone(),
-                postgres: self.parts.postgres.clone(),
+                postgres,
                 dynamodb: self.parts.dynamodb.clone(),
                 link: self.parts.link,
                 max_batch_events,
