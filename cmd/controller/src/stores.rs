@@ -36,7 +36,7 @@ pub async fn open(
     let topology = topology(&settings.nats, namespace, NAME).await?;
     let contexts = settings.log.contexts()?;
     let postgres = settings.read.open(&settings.log, &contexts)?;
-    let replays = ReplayTable::open(settings.read.url(&settings.log).expose())?;
+    let replays = ReplayTable::open(settings.read.url(&settings.log)?.expose())?;
     let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
     let dynamodb = DynamoStore::new(client, namespace.clone());
     let places = LogPlaces::of(&settings.log, &settings.dynamodb, namespace, NAME).await?;
