@@ -59,7 +59,7 @@ pub struct OwnLog {
 }
 
 /// Every context of this release.
-pub static CONTEXTS: [KnownContext; 3] = [ORDERING, BANKING, BILLING];
+pub static CONTEXTS: [KnownContext; 4] = [ORDERING, CUSTOMERS, BANKING, BILLING];
 
 const ORDERING: KnownContext = KnownContext {
     name: millrace_ordering::CONTEXT,
@@ -90,6 +90,37 @@ const ORDERING_LOG: OwnLog = OwnLog {
             order_statistics: models.postgres("order-statistics")?,
         };
         Ok(millrace_ordering::query_routes().with_state(state))
+    },
+    internal: |_, _| None,
+};
+
+const CUSTOMERS: KnownContext = KnownContext {
+    name: millrace_customers::CONTEXT,
+    views: millrace_customers::projections,
+    work: Work::Decides(CUSTOMERS_LOG),
+    document: |api| {
+        api.document(millrace_customers::command_routes())
+            .document(millrace_customers::query_routes())
+    },
+};
+
+const CUSTOMERS_LOG: OwnLog = OwnLog {
+    category: "user",
+    log_store: |_| LogStore::Postgres,
+    inline_tables: millrace_customers::inline_tables,
+    inline_items: Vec::new,
+    migrations: millrace_customers::migrations,
+    commands: |log, options| {
+        let users = Arc::new(Repository::new(log.shared(), options));
+        millrace_customers::command_routes().with_state(millrace_customers::CommandState { users })
+    },
+    queries: |log, models| {
+        let state = millrace_customers::QueryState {
+            log: log.shared(),
+            users: Arc::new(reading(log.shared())),
+            user_profiles: models.postgres("user-profiles")?,
+        };
+        Ok(millrace_customers::query_routes().with_state(state))
     },
     internal: |_, _| None,
 };

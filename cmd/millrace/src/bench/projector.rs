@@ -240,6 +240,7 @@ fn number(position: Position) -> aws_sdk_dynamodb::types::AttributeValue {
 /// A log and a stream full of orders.
 struct Bed {
     log: Arc<PgEventLog>,
+    users: Arc<dyn EventLog>,
     topology: Topology,
     leases: Leases,
     orders: u64,
@@ -265,16 +266,18 @@ impl Bed {
             "filling a log and its stream with {orders} orders"
         ));
         let log = filled_log(bench, orders).await?;
-        let context = log.context().clone();
+        let users = users_log(bench).await?;
+        let contexts = [log.context().clone(), users.context().clone()];
         let client = millrace_streaming::connect(&bench.nats_url, None, "millrace-bench").await?;
         let names = Names::new(&bench.fresh_name("views"))?;
         let topology = Topology::new(jetstream::new(client), names, TopologyOptions::default());
-        topology.ensure(std::slice::from_ref(&context)).await?;
+        topology.ensure(&contexts).await?;
         let member = MemberId::new("bench")?;
         let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
         let head = log.head().await?;
         let bed = Self {
             log,
+            users,
             topology,
             leases,
             orders,
@@ -301,7 +304,10 @@ impl Bed {
         let jetstream = self.topology.jetstream().clone();
         let names = self.topology.names().clone();
         let parts = RunnerParts {
-            logs: vec![Arc::clone(&self.log) as Arc<dyn EventLog>],
+            logs: vec![
+                Arc::clone(&self.log) as Arc<dyn EventLog>,
+                Arc::clone(&self.users),
+            ],
             topology: self.topology.clone(),
             leases: self.leases.clone(),
             signals: Signals::new(jetstream.client(), names.clone()),
@@ -346,6 +352,9 @@ impl Bed {
     /// Whether every partition's newest event is in the view.
     fn is_reached(&self, checkpoints: &[Checkpoint]) -> bool {
         checkpoints.iter().all(|one| {
+            if one.lane.context != *self.log.context() {
+                return true;
+            }
             let newest = self.newest.get(usize::from(one.lane.partition.get()));
             newest.is_none_or(|newest| one.position >= *newest)
         })
@@ -408,6 +417,20 @@ pub(super) async fn filled_log(
     let log = Arc::new(PgEventLog::open(database.pool.clone(), options).await?);
     fill(&log, orders).await?;
     Ok(log)
+}
+
+/// The log of users, whose names the views of orders show; nothing happens in it.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub(super) async fn users_log(bench: &BenchContext) -> anyhow::Result<Arc<dyn EventLog>> {
+    let database = bench.database("users").await?;
+    let context = Context::new(millrace_contracts::customers::CONTEXT)?;
+    let options = PgLogOptions::new(context.clone());
+    millrace_eventlog::migrate(&database.pool, &context, options.partitions, &[]).await?;
+    Ok(Arc::new(
+        PgEventLog::open(database.pool.clone(), options).await?,
+    ))
 }
 
 /// The generation that answers, once there is one.

@@ -149,10 +149,11 @@ async fn sqlx_reads(
 ) -> anyhow::Result<Seen> {
     let schema = active_schema(database, "order-read-models").await?;
     let read: Arc<str> = format!(
-        "SELECT id, user_id, user_username, user_email, items::text, items_count,
+        "SELECT id, o.user_id, username, email, items::text, items_count,
                 total_amount::text, status, shipping_address, notes, is_deleted,
                 created_at, updated_at, version
-         FROM {schema}.order_read_models WHERE id = $1"
+         FROM {schema}.order_read_models o
+         LEFT JOIN {schema}.order_users u ON u.user_id = o.user_id WHERE id = $1"
     )
     .into();
     let ids: Arc<[String]> = ids.into();

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BenchContext, BenchDatabase, Figure, Target,
-    projector::filled_log,
+    projector::{filled_log, users_log},
     timing::{bounded, per_second},
 };
 
@@ -50,7 +50,10 @@ pub async fn run(bench: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     store.migrate().await?;
     let rebuilds = Rebuilds::new(
         vec![View::postgres_rows::<OrderReadModels>()],
-        vec![Arc::clone(&log) as Arc<dyn EventLog>],
+        vec![
+            Arc::clone(&log) as Arc<dyn EventLog>,
+            users_log(bench).await?,
+        ],
         Some(store),
         None,
         None,

@@ -98,6 +98,9 @@ pub struct System {
     pub database: BenchDatabase,
     endpoints: Endpoints,
     context: Context,
+    /// The contexts that the roles serve: the one that is measured and, where there is a query
+    /// side, those that its views read as well.
+    served: Vec<Context>,
     kept: &'static [&'static str],
     roles: Vec<Role>,
     /// The roles' logs.
@@ -147,17 +150,23 @@ impl System {
         migrate::everything(&endpoints)
             .await
             .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let context = Context::new(roles.context)?;
         let mut system = Self {
             command,
             query,
             database,
             endpoints,
-            context: Context::new(roles.context)?,
+            served: if roles.query {
+                read_beside(&context)?
+            } else {
+                vec![context.clone()]
+            },
+            context,
             kept: roles.projections,
             roles: Vec::new(),
             _folder: tempfile::tempdir()?,
         };
-        system.make_generations().await?;
+        Box::pin(system.make_generations()).await?;
         let relay = if roles.relay { "true" } else { "false" };
         system.spawn("command", Some(command), &[("MILLRACE_RELAY", relay)])?;
         if !roles.projections.is_empty() {
@@ -192,6 +201,7 @@ impl System {
             command.env_remove(name);
         }
         let endpoints = &self.endpoints;
+        let served: Vec<&str> = self.served.iter().map(Context::as_str).collect();
         command
             .args(["role", name])
             .env("DATABASE_URL", &endpoints.database_url)
@@ -199,7 +209,7 @@ impl System {
             .env("MILLRACE_NAMESPACE", &endpoints.namespace)
             .env("MILLRACE_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
             .env("MILLRACE_LOG", "warn")
-            .env("MILLRACE_CONTEXTS", self.context.as_str())
+            .env("MILLRACE_CONTEXTS", served.join(","))
             .env("MILLRACE_BANKING_LOG", endpoints.banking_log.as_str())
             .envs(settings.iter().copied());
         if let Some(endpoint) = &endpoints.dynamodb_endpoint {
@@ -224,16 +234,19 @@ impl System {
     /// Makes the first generation of every view, so that queries are ready whoever keeps them.
     async fn make_generations(&self) -> anyhow::Result<()> {
         let failed = |failure| anyhow::anyhow!("{failure}");
-        let log = opened::log(&self.endpoints, &self.context)
-            .await
-            .map_err(failed)?;
         let stores = opened::read_stores(&self.endpoints).await.map_err(failed)?;
-        let head = log.head().await?;
-        let heads = [ContextHead {
-            context: self.context.clone(),
-            epoch: head.epoch,
-            partition_positions: head.partition_positions,
-        }];
+        let mut heads = Vec::new();
+        for context in read_beside(&self.context)? {
+            let log = opened::log(&self.endpoints, &context)
+                .await
+                .map_err(failed)?;
+            let head = log.head().await?;
+            heads.push(ContextHead {
+                context,
+                epoch: head.epoch,
+                partition_positions: head.partition_positions,
+            });
+        }
         for view in contexts::views(&self.context).map_err(failed)? {
             match view.store() {
                 StoreKind::Postgres => stores.postgres.ensure_generation(&view, &heads).await?,
@@ -303,6 +316,18 @@ impl System {
         }
         Ok(self.database)
     }
+}
+
+/// A context and those that are read by the views that read it.
+fn read_beside(context: &Context) -> anyhow::Result<Vec<Context>> {
+    let views = contexts::views(context).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let mut all = vec![context.clone()];
+    for other in views.iter().flat_map(millrace_projecting::View::contexts) {
+        if !all.contains(other) {
+            all.push(other.clone());
+        }
+    }
+    Ok(all)
 }
 
 impl Role {

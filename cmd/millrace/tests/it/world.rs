@@ -28,6 +28,11 @@ pub fn ordering() -> Context {
     Context::new("ordering").unwrap()
 }
 
+/// Whose events a view of orders reads as well; nothing happens there.
+fn customers() -> Context {
+    Context::new(millrace_contracts::customers::CONTEXT).unwrap()
+}
+
 impl World {
     /// A migrated log without events, and its empty stream.
     pub async fn new() -> Self {
@@ -36,10 +41,13 @@ impl World {
         migrate(&database.pool, &ordering(), PartitionCount::DEFAULT, own)
             .await
             .unwrap();
+        migrate(&database.pool, &customers(), PartitionCount::DEFAULT, &[])
+            .await
+            .unwrap();
         let log = open_log(&database).await;
         let names = Names::new(&nats.namespace).unwrap();
         let topology = Topology::new(nats.jetstream.clone(), names, TopologyOptions::default());
-        topology.ensure(&[ordering()]).await.unwrap();
+        topology.ensure(&[ordering(), customers()]).await.unwrap();
         Self {
             database,
             nats,
@@ -55,7 +63,7 @@ impl World {
         let (postgres, dynamodb) = world.stores();
         postgres.migrate().await.unwrap();
         dynamodb.migrate().await.unwrap();
-        let heads = [world.context_head().await];
+        let heads = world.heads().await;
         for view in millrace_ordering::projections() {
             match view.store() {
                 StoreKind::Postgres => postgres.ensure_generation(&view, &heads).await,
@@ -66,13 +74,19 @@ impl World {
         world
     }
 
-    async fn context_head(&self) -> ContextHead {
-        let head = self.log.head().await.unwrap();
-        ContextHead {
-            context: ordering(),
-            epoch: head.epoch,
-            partition_positions: head.partition_positions,
+    /// The head of every log that the views read.
+    async fn heads(&self) -> Vec<ContextHead> {
+        let mut heads = Vec::new();
+        for context in [ordering(), customers()] {
+            let log = millrace_eventlog::log_head(&self.database.pool, &context).await;
+            let head = log.unwrap();
+            heads.push(ContextHead {
+                context,
+                epoch: head.epoch,
+                partition_positions: head.partition_positions,
+            });
         }
+        heads
     }
 
     fn stores(&self) -> (PgStore, DynamoStore) {
