@@ -246,6 +246,8 @@ pub struct MoveMoney {
     pub transaction_id: TransactionId,
     /// How much.
     pub amount: Amount,
+    /// What the amount is in, where that is said; else whatever the account is kept in.
+    pub currency: Option<Currency>,
     /// What it is for.
     pub description: Option<String>,
 }
@@ -300,6 +302,14 @@ pub enum AccountRefusal {
     TooManyDecimals {
         /// What the account is kept in.
         currency: Currency,
+    },
+    /// The amount is in another currency than the account.
+    #[error("the account is kept in {currency} and the amount is in {asked}")]
+    OtherCurrency {
+        /// What the account is kept in.
+        currency: Currency,
+        /// What the amount is in.
+        asked: Currency,
     },
     /// There is less on the account than was asked for.
     #[error("{requested} was asked for and {balance} is there")]
@@ -448,6 +458,7 @@ impl OpenAccount {
 
 impl AccountDetails {
     fn deposit(&self, wanted: &MoveMoney) -> Result<AccountEvent, AccountRefusal> {
+        self.check_currency(wanted)?;
         Ok(AccountEvent::Deposited(MoneyDeposited {
             account_id: self.opened.account_id.clone(),
             transaction_id: wanted.transaction_id.clone(),
@@ -458,6 +469,7 @@ impl AccountDetails {
     }
 
     fn withdraw(&self, wanted: &MoveMoney) -> Result<AccountEvent, AccountRefusal> {
+        self.check_currency(wanted)?;
         Ok(AccountEvent::Withdrawn(MoneyWithdrawn {
             account_id: self.opened.account_id.clone(),
             transaction_id: wanted.transaction_id.clone(),
@@ -500,6 +512,16 @@ impl AccountDetails {
                 balance: self.balance,
                 requested: amount.get(),
             })
+    }
+
+    fn check_currency(&self, wanted: &MoveMoney) -> Result<(), AccountRefusal> {
+        let currency = self.opened.currency;
+        match wanted.currency {
+            Some(asked) if asked != currency => {
+                Err(AccountRefusal::OtherCurrency { currency, asked })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_decimals(&self, amount: Amount) -> Result<(), AccountRefusal> {

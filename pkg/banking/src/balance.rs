@@ -1,10 +1,10 @@
 //! What an event says about an account's balance, by itself: the rows and items that are kept in
 //! the append's own transaction are written from it, without reading what was there.
 
-use millrace_es::{DecodeError, DomainEvent, RecordedEvent, StreamVersion};
+use millrace_es::{DecodeError, RecordedEvent, StreamVersion};
 use millrace_kernel::Money;
 
-use crate::account::{AccountEvent, AccountId, AccountStatus, Currency};
+use crate::account::{AccountEvent, AccountId, AccountStatus, Currency, stored::account_event};
 
 /// What of an account's balance is known after an event, from the event alone: every movement says
 /// the balance after it and happens on an open account only, and an account is closed when nothing
@@ -24,18 +24,15 @@ pub struct BalanceAttributes {
     pub version: StreamVersion,
 }
 
-/// What a stored event sets of an account's balance.
+/// What a stored event sets of an account's balance; `None` when it is none of an account.
 ///
 /// # Errors
 /// See [`DecodeError`].
-pub fn balance_attributes(recorded: &RecordedEvent) -> Result<BalanceAttributes, DecodeError> {
-    decoded(recorded).map(|event| BalanceAttributes::after(&event, recorded.version))
-}
-
-/// Decodes a stored event of an account.
-pub(crate) fn decoded(recorded: &RecordedEvent) -> Result<AccountEvent, DecodeError> {
-    let version = recorded.schema_version;
-    AccountEvent::decode(&recorded.event_type, version, &recorded.payload)
+pub fn balance_attributes(
+    recorded: &RecordedEvent,
+) -> Result<Option<BalanceAttributes>, DecodeError> {
+    let event = account_event(recorded)?;
+    Ok(event.map(|event| BalanceAttributes::after(&event, recorded.version)))
 }
 
 impl BalanceAttributes {
@@ -83,7 +80,9 @@ mod tests {
         for (version, event) in (1..).zip(&events) {
             state = state.evolve(event);
             let details = state.details().unwrap();
-            let said = balance_attributes(&recorded(event, version)).unwrap();
+            let said = balance_attributes(&recorded(event, version))
+                .unwrap()
+                .unwrap();
             assert_eq!(said.account_id, details.opened.account_id);
             assert_eq!(said.balance, details.balance);
             assert_eq!(Some(said.status), state.status());

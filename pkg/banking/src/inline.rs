@@ -10,8 +10,11 @@ use rust_decimal::Decimal;
 use sqlx::{PgConnection, PgExecutor, Row};
 
 use crate::{
-    account::{AccountEvent, AccountId, AccountOpened, AccountStatus, Currency, UserId},
-    balance::{BalanceAttributes, decoded},
+    account::{
+        AccountEvent, AccountId, AccountOpened, AccountStatus, Currency, UserId,
+        stored::account_event,
+    },
+    balance::BalanceAttributes,
 };
 
 /// The table `accounts`.
@@ -70,7 +73,8 @@ fn effects(events: &[RecordedEvent]) -> Result<Vec<Effect>, sqlx::Error> {
     let mut effects: Vec<Effect> = Vec::with_capacity(events.len());
     let mut places: HashMap<AccountId, usize> = HashMap::with_capacity(events.len());
     for recorded in events {
-        let event = decoded(recorded).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let event = account_event(recorded).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let Some(event) = event else { continue };
         let now = BalanceAttributes::after(&event, recorded.version);
         let opened = match event {
             AccountEvent::Opened(opened) => Some(opened),

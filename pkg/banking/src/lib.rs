@@ -1,7 +1,8 @@
 //! The banking context: accounts, from their opening to their closing, and the money that moves on
 //! and between them.
 //!
-//! [`account`] is what they are and what may happen to them, [`commands`] the writes,
+//! [`account`] is what they are and what may happen to them, [`instruction`] what became of a
+//! movement that another context asked for, [`commands`] the writes, [`internal`] those of other contexts,
 //! [`views`] the questions, each with the rows that answer it and its routes. The lists below are
 //! all of it: what is not in a list does not run.
 
@@ -17,6 +18,8 @@ pub mod commands;
 mod history;
 mod inline;
 mod inline_items;
+pub mod instruction;
+pub mod internal;
 mod ledger;
 mod movements;
 pub mod problems;
@@ -30,6 +33,7 @@ pub use balance::{BalanceAttributes, balance_attributes};
 pub use commands::{CommandState, command_routes};
 pub use inline::{AccountsRow, AccountsTable};
 pub use inline_items::{AccountItems, DynamoBalances};
+pub use internal::{InternalState, internal_routes};
 pub use movements::Transaction;
 pub use queries::{QueryState, query_routes};
 pub use strong_balance::{PgBalances, StrongBalance};

@@ -2,13 +2,15 @@
 //! under the version of its event, and one for its opening, so that an account without movements is
 //! told from one that does not exist.
 
-use millrace_es::{DecodeError, DomainEvent, FoldError, Recorded, RecordedEvent, StreamVersion};
+use millrace_es::{DecodeError, FoldError, Recorded, RecordedEvent, StreamVersion};
 use millrace_kernel::{EntityId, Money, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    account::{AccountEvent, AccountId, MovementKind, TransactionId, TransferId},
+    account::{
+        AccountEvent, AccountId, MovementKind, TransactionId, TransferId, stored::account_event,
+    },
     ledger::{check_movement, check_opening},
 };
 
@@ -73,11 +75,8 @@ impl Entry {
 
 /// Reads an event; a closing moves nothing.
 pub(crate) fn decode(event: &RecordedEvent) -> Result<Option<AccountEvent>, DecodeError> {
-    let event = AccountEvent::decode(&event.event_type, event.schema_version, &event.payload)?;
-    Ok(match event {
-        AccountEvent::Closed(_) => None,
-        event => Some(event),
-    })
+    let event = account_event(event)?;
+    Ok(event.filter(|event| !matches!(event, AccountEvent::Closed(_))))
 }
 
 /// The row of an event.

@@ -41,8 +41,15 @@ pub static CURRENCIES_DIFFER: ProblemType = ProblemType::new(
     422,
 );
 
+/// The id moved, or was to move, something else.
+pub static TRANSACTION_MISMATCH: ProblemType = ProblemType::new(
+    "transaction-mismatch",
+    "The transaction id was used for something else",
+    409,
+);
+
 /// All of the above.
-pub static ALL: [&ProblemType; 7] = [
+pub static ALL: [&ProblemType; 8] = [
     &ACCOUNT_EXISTS,
     &ACCOUNT_CLOSED,
     &ACCOUNT_NOT_EMPTY,
@@ -50,6 +57,7 @@ pub static ALL: [&ProblemType; 7] = [
     &BALANCE_TOO_LARGE,
     &TOO_MANY_DECIMALS,
     &CURRENCIES_DIFFER,
+    &TRANSACTION_MISMATCH,
 ];
 
 /// The answer to a command that an account refused.
@@ -63,6 +71,9 @@ pub(crate) fn refused(id: &AccountId, refusal: AccountRefusal) -> Problem {
         AccountRefusal::TooManyDecimals { currency } => of(&TOO_MANY_DECIMALS)
             .with("currency", currency.as_str())
             .with("decimals", currency.decimals()),
+        AccountRefusal::OtherCurrency { currency, asked } => of(&CURRENCIES_DIFFER)
+            .with("account_currency", currency.as_str())
+            .with("currency", asked.as_str()),
         AccountRefusal::InsufficientFunds { balance, requested } => of(&INSUFFICIENT_FUNDS)
             .with("balance", balance.to_string())
             .with("requested", requested.to_string()),

@@ -31,5 +31,5 @@ pub use postgres::{Migration, PgEventLog, PgInlineTable, PgLogOptions, log_head,
 pub use repository::{
     DEFAULT_CACHED_AGGREGATES, DEFAULT_SNAPSHOT_EVERY, Execute, ExecuteAcross, ExecuteError,
     Executed, LoadError, MAX_EXECUTE_ATTEMPTS, Outcome, OutcomeAcross, Repository,
-    RepositoryOptions,
+    RepositoryOptions, encode_events,
 };

@@ -20,6 +20,7 @@ pub fn movement(text: &str) -> MoveMoney {
     MoveMoney {
         transaction_id: TransactionId::new(id("t-1")),
         amount: amount(text),
+        currency: None,
         description: Some("asked for".into()),
     }
 }

@@ -1,9 +1,10 @@
 //! Events as they are stored: types, schema versions, and the steps that lift old versions.
 
-use millrace_es::{DecodeError, DomainEvent, Upcast, newest_version, upcast};
+use millrace_es::{DecodeError, DomainEvent, RecordedEvent, Upcast, newest_version, upcast};
 use serde_json::{Value, json, value::RawValue};
 
 use super::AccountEvent;
+use crate::instruction;
 
 /// The public type of [`AccountEvent::Opened`].
 pub const ACCOUNT_OPENED: &str = "account.opened";
@@ -42,6 +43,18 @@ fn opened_1_to_2(mut payload: Value) -> Value {
         fields.insert("currency".to_owned(), json!("USD"));
     }
     payload
+}
+
+/// Reads what the log of banking holds of an account; `None` for what happened to an instruction,
+/// whose movement is an event of the account beside it.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn account_event(event: &RecordedEvent) -> Result<Option<AccountEvent>, DecodeError> {
+    if instruction::stored::is_type(&event.event_type) {
+        return Ok(None);
+    }
+    AccountEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
 }
 
 impl DomainEvent for AccountEvent {

@@ -115,6 +115,7 @@ impl OpenAccountBody {
             initial_deposit: initial_deposit.map(|amount| MoveMoney {
                 transaction_id: transaction_id(),
                 amount,
+                currency: None,
                 description: None,
             }),
         })
@@ -132,6 +133,7 @@ impl MoveMoneyBody {
         Ok(MoveMoney {
             transaction_id: transaction_id(),
             amount: amount.ok_or_else(unchecked)?,
+            currency: None,
             description: self.description,
         })
     }

@@ -5,8 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::{extract::State, response::Response};
 use millrace_es::{
-    DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
-    StreamVersion,
+    DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, StreamVersion,
 };
 use millrace_http::{Consistency, NoQuery, PathId, Problem, StrongRead, StrongReadParams};
 use millrace_kernel::{EntityId, Money};
@@ -18,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     CONTEXT,
-    account::{AccountEvent, AccountId, AccountStatus, Currency},
+    account::{AccountEvent, AccountId, AccountStatus, Currency, stored::account_event},
     ledger::Standing,
     problems::not_found,
     queries::QueryState,
@@ -69,7 +68,7 @@ impl Projection for AccountBalance {
     type Event = AccountEvent;
 
     fn decode(event: &RecordedEvent) -> Result<Option<AccountEvent>, DecodeError> {
-        AccountEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
+        account_event(event)
     }
 }
 

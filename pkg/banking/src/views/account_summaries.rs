@@ -2,9 +2,7 @@
 
 use axum::{extract::State, response::Response};
 use futures::FutureExt;
-use millrace_es::{
-    DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
-};
+use millrace_es::{DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection};
 use millrace_http::{NoQuery, PathId, Problem, Read, ReadParams};
 use millrace_kernel::{EntityId, Money, Timestamp};
 use millrace_projecting::PgRows;
@@ -16,7 +14,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     CONTEXT,
-    account::{AccountEvent, AccountId, AccountStatus, Currency, MovementKind},
+    account::{
+        AccountEvent, AccountId, AccountStatus, Currency, MovementKind, stored::account_event,
+    },
     columns::{self, column},
     ledger::Standing,
     problems::not_found,
@@ -70,7 +70,7 @@ impl Projection for AccountSummaries {
     type Event = AccountEvent;
 
     fn decode(event: &RecordedEvent) -> Result<Option<AccountEvent>, DecodeError> {
-        AccountEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
+        account_event(event)
     }
 }
 

@@ -14,8 +14,7 @@ mod routes;
 pub use routes::routes;
 
 use millrace_es::{
-    DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
-    StreamVersion,
+    DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, StreamVersion,
 };
 use millrace_kernel::{EntityId, Money, Timestamp};
 use millrace_projecting::PgRows;
@@ -25,7 +24,10 @@ use utoipa::ToSchema;
 
 use crate::{
     CONTEXT,
-    account::{AccountEvent, AccountId, AccountOpened, AccountStatus, Currency, UserId},
+    account::{
+        AccountEvent, AccountId, AccountOpened, AccountStatus, Currency, UserId,
+        stored::account_event,
+    },
     columns::{self, column},
     ledger::Standing,
 };
@@ -123,7 +125,7 @@ impl Projection for Accounts {
     type Event = AccountEvent;
 
     fn decode(event: &RecordedEvent) -> Result<Option<AccountEvent>, DecodeError> {
-        AccountEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
+        account_event(event)
     }
 }
 

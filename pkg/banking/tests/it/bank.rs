@@ -142,7 +142,7 @@ pub async fn transfer(client: &HttpClient, from: &str, to: &str, amount: &str) -
     client.post("/transfers", body).await
 }
 
-async fn serve_commands(
+pub async fn serve_commands(
     log: Arc<dyn EventLog>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,

@@ -14,6 +14,7 @@ mod converging;
 mod documented_queries;
 mod documents;
 mod folders;
+mod instructing;
 mod listing;
 mod moving;
 mod opening;

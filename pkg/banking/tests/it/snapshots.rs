@@ -53,6 +53,7 @@ fn movement(cents: i64) -> MoveMoney {
     MoveMoney {
         transaction_id: TransactionId::new(id("t")),
         amount: Amount::new(Money::from_cents(cents)).unwrap(),
+        currency: None,
         description: None,
     }
 }

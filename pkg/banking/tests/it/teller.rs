@@ -46,6 +46,7 @@ impl Teller {
         MoveMoney {
             transaction_id: self.transaction(),
             amount: amount(text),
+            currency: None,
             description: self
                 .transactions
                 .is_multiple_of(2)

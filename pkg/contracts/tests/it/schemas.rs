@@ -1,6 +1,6 @@
 //! A contract may only grow: its schemas are committed, and held by [`StoredFormats`].
 
-use millrace_contracts::{customers, ordering};
+use millrace_contracts::{banking, customers, ordering};
 use millrace_testkit::{StoredFormats, payload_schema};
 
 fn formats() -> StoredFormats {
@@ -33,6 +33,18 @@ fn formats() -> StoredFormats {
             (customers::ACCOUNT_UPDATED, 1),
             payload_schema::<customers::AccountUpdated>(),
         ),
+        (
+            (banking::MOVE_MONEY, 1),
+            payload_schema::<banking::MoveMoney>(),
+        ),
+        (
+            (banking::VOID_TRANSACTION, 1),
+            payload_schema::<banking::VoidTransaction>(),
+        ),
+        (
+            (banking::TRANSACTION_ANSWER, 1),
+            payload_schema::<banking::TransactionAnswer>(),
+        ),
     ];
     StoredFormats {
         folder: env!("CARGO_MANIFEST_DIR"),
@@ -41,6 +53,7 @@ fn formats() -> StoredFormats {
         written: ordering::EVENT_TYPES
             .into_iter()
             .chain(customers::EVENT_TYPES)
+            .chain(banking::COMMANDS)
             .map(|(event_type, _)| (event_type, 1))
             .collect(),
         renamed: Vec::new(),
@@ -53,6 +66,6 @@ fn schemas_are_committed_and_change_compatibly() {
 }
 
 #[test]
-fn every_public_event_has_a_schema() {
+fn everything_public_has_a_schema() {
     formats().check_versions();
 }

@@ -32,7 +32,14 @@ struct Across<A, D, F, const N: usize> {
     metadata: Arc<Metadata>,
     key: Option<AnswerKey>,
     decide: D,
-    respond: F,
+    conclude: F,
+}
+
+/// What an outcome comes to beside its events.
+struct Conclusion {
+    answer: Answer,
+    /// What is appended to streams of other kinds in the same append.
+    beside: Vec<StreamAppend>,
 }
 
 /// A decision whose append is under way.
@@ -80,25 +87,40 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         request: Execute<'_, A>,
         respond: impl Fn(Outcome<'_, A>) -> Answer + Send + Sync,
     ) -> Result<Executed, ExecuteError> {
-        let Execute {
-            id,
-            command,
-            if_match,
-            metadata,
-            key,
-            new,
-        } = request;
-        let across = ExecuteAcross {
-            ids: [id],
-            if_match: [if_match],
-            metadata,
-            key,
-            new: [new],
-        };
+        let (across, command) = request.across();
         let decide = |[state]: [&A; 1]| state.decide(&command).map(|events| [events]);
         let command = self.across(across, decide, |outcome: OutcomeAcross<'_, A, _, 1>| {
-            respond(outcome.of_one())
+            Ok(Conclusion {
+                answer: respond(outcome.of_one()),
+                beside: Vec::new(),
+            })
         })?;
+        self.run(&command, A::reserved).await
+    }
+
+    /// As [`Repository::execute`], and in the same append whatever `beside` makes of the outcome for
+    /// streams of other kinds, each with the version that it expects there. A stream of these that is
+    /// not as expected is not decided again, since nothing is known of it here: the caller gets the
+    /// conflict, reads it, and asks anew. `beside` may be called several times.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]; [`AppendError::Conflict`] when a stream of `beside` moved on.
+    pub async fn execute_beside(
+        &self,
+        request: Execute<'_, A>,
+        beside: impl Fn(Outcome<'_, A>) -> Result<Vec<StreamAppend>, ExecuteError> + Send + Sync,
+        respond: impl Fn(Outcome<'_, A>) -> Answer + Send + Sync,
+    ) -> Result<Executed, ExecuteError> {
+        let (across, command) = request.across();
+        let decide = |[state]: [&A; 1]| state.decide(&command).map(|events| [events]);
+        let conclude = |outcome: OutcomeAcross<'_, A, A::Refusal, 1>| {
+            let outcome = outcome.of_one();
+            Ok(Conclusion {
+                answer: respond(outcome),
+                beside: beside(outcome)?,
+            })
+        };
+        let command = self.across(across, decide, conclude)?;
         self.run(&command, A::reserved).await
     }
 
@@ -126,12 +148,19 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     where
         R: Send + Sync,
     {
-        let command = self.across(request, decide, respond)?;
+        let conclude = |outcome: OutcomeAcross<'_, A, R, N>| {
+            Ok(Conclusion {
+                answer: respond(outcome),
+                beside: Vec::new(),
+            })
+        };
+        let command = self.across(request, decide, conclude)?;
         self.run(&command, |_, _| None).await
     }
 
-    /// Decides until the log has taken it. Once somebody else was found to hold a name that was to
-    /// be taken, `reserved` says why the command is refused, and that is what the log is given.
+    /// Decides until the log has taken it, or says something else than that somebody was faster.
+    /// Once somebody else was found to hold a name that was to be taken, `reserved` says why the
+    /// command is refused, and that is what the log is given.
     async fn run<R, D, F, const N: usize>(
         &self,
         command: &Across<A, D, F, N>,
@@ -139,7 +168,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     ) -> Result<Executed, ExecuteError>
     where
         D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R> + Send + Sync,
-        F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer + Send + Sync,
+        F: Fn(OutcomeAcross<'_, A, R, N>) -> Result<Conclusion, ExecuteError> + Send + Sync,
         R: Send + Sync,
     {
         let mut taken: Option<R> = None;
@@ -181,7 +210,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         &self,
         request: ExecuteAcross<'_, N>,
         decide: D,
-        respond: F,
+        conclude: F,
     ) -> Result<Across<A, D, F, N>, ExecuteError> {
         let streams = request.ids.map(|id| StreamId::of(A::CATEGORY, id));
         let mut order: [usize; N] = array::from_fn(|place| place);
@@ -208,7 +237,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
             metadata: Arc::new(request.metadata),
             key: request.key,
             decide,
-            respond,
+            conclude,
         })
     }
 
@@ -222,7 +251,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     ) -> Result<Step<'s, A, N>, ExecuteError>
     where
         D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R>,
-        F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer,
+        F: Fn(OutcomeAcross<'_, A, R, N>) -> Result<Conclusion, ExecuteError>,
     {
         let slots = command.slots.each_ref().map(Arc::as_ref);
         poll_fn(|context| {
@@ -335,10 +364,26 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
             slot.discard(of.filling);
         }
         match (error, command.key) {
-            (AppendError::Conflict { .. }, _) => Ok(None),
+            (AppendError::Conflict { stream, .. }, _) if command.streams.contains(&stream) => {
+                Ok(None)
+            }
             (AppendError::DuplicateKey(stored), Some(key)) => replay(key, *stored).map(Some),
             (error, _) => Err(ExecuteError::Append(error)),
         }
+    }
+}
+
+impl<'a, A: Aggregate> Execute<'a, A> {
+    /// As the plain case of a command over several, and the command.
+    fn across(self) -> (ExecuteAcross<'a, 1>, A::Command) {
+        let across = ExecuteAcross {
+            ids: [self.id],
+            if_match: [self.if_match],
+            metadata: self.metadata,
+            key: self.key,
+            new: [self.new],
+        };
+        (across, self.command)
     }
 }
 
@@ -398,7 +443,7 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
     ) -> Result<Decision<A, N>, ExecuteError>
     where
         D: Fn([&A; N]) -> Result<[Vec<A::Event>; N], R>,
-        F: Fn(OutcomeAcross<'_, A, R, N>) -> Answer,
+        F: Fn(OutcomeAcross<'_, A, R, N>) -> Result<Conclusion, ExecuteError>,
     {
         let known: [&Known<A>; N] = array::from_fn(|place| &entries[place].known);
         let states = known.map(|known| &known.state);
@@ -407,7 +452,7 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
         let mut after: [Option<Known<A>>; N] = [const { None }; N];
         let mut reservations = Vec::new();
         let refused = |refusal: &R| {
-            (self.respond)(OutcomeAcross::Refused {
+            (self.conclude)(OutcomeAcross::Refused {
                 refusal,
                 states,
                 versions,
@@ -417,14 +462,14 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
             Some(refusal) => Err(refused(refusal)),
             None => (self.decide)(states).map_err(|refusal| refused(&refusal)),
         };
-        let answer = match decided {
+        let conclusion = match decided {
             Ok(events) => {
                 for place in 0..N {
-                    new[place] = encode(&events[place], &self.metadata)?;
+                    new[place] = encode_events(&events[place], &self.metadata)?;
                     after[place] =
                         fold(known[place], &events[place], &new[place], &mut reservations);
                 }
-                (self.respond)(OutcomeAcross::Done {
+                (self.conclude)(OutcomeAcross::Done {
                     states: array::from_fn(|place| {
                         after[place].as_ref().map_or(states[place], |it| &it.state)
                     }),
@@ -438,6 +483,7 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
             }
             Err(refused) => refused,
         };
+        let Conclusion { answer, beside } = conclusion?;
         let streams = self.streams.iter().zip(known).zip(new);
         let append = AppendRequest {
             streams: streams
@@ -446,6 +492,7 @@ impl<A: Aggregate, D, F, const N: usize> Across<A, D, F, N> {
                     expected: known.expected(),
                     events,
                 })
+                .chain(beside)
                 .collect(),
             answer: self.key.map(|key| (key, answer.clone())),
             reservations,
@@ -477,7 +524,11 @@ fn fold<A: Aggregate>(
     })
 }
 
-fn encode<E: DomainEvent>(
+/// Makes events of what was decided, for an append: each with a fresh id.
+///
+/// # Errors
+/// [`ExecuteError::Encode`] when one has no JSON form, which is a defect of its type.
+pub fn encode_events<E: DomainEvent>(
     events: &[E],
     metadata: &Arc<Metadata>,
 ) -> Result<Vec<NewEvent>, ExecuteError> {

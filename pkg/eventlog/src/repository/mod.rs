@@ -9,7 +9,8 @@
 //!
 //! A command may be decided on several aggregates at once ([`Repository::execute_across`]): what
 //! happens to them is one append, and so is a refusal that was decided on all of them. One over one
-//! aggregate ([`Repository::execute`]) is its plain case.
+//! aggregate ([`Repository::execute`]) is its plain case. What belongs to it in streams of another
+//! kind rides in the same append ([`Repository::execute_beside`]).
 
 mod cache;
 mod execute;
@@ -24,6 +25,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Answer, AnswerKey, AppendError, EventLog, LogError, SnapshotRecord, pages::is_last};
 use cache::{Cache, Known};
+
+pub use execute::encode_events;
 
 /// How many aggregates' states are kept in memory unless told otherwise.
 pub const DEFAULT_CACHED_AGGREGATES: u64 = 20_000;
