@@ -14,6 +14,7 @@ mod events;
 mod lag;
 mod log;
 mod migrate;
+mod postman;
 mod replay;
 mod roles;
 mod run;
