@@ -80,7 +80,7 @@ async fn everything_as(
         .await
         .map_err(|error| Failure::unavailable("the streams could not be made", error))?;
     let stores = opened::read_stores(endpoints).await?;
-    migrate_views(&stores.postgres, &stores.dynamodb, &stop)
+    migrate_views(&stores.postgres, Some(&stores.dynamodb), &stop)
         .await
         .map_err(anyhow::Error::from)?;
     Ok(())

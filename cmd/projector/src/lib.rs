@@ -6,7 +6,9 @@ mod rebuild;
 use std::sync::Arc;
 
 use clap::{Args, Parser};
-use millrace_projecting::{DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, RunnerParts, View};
+use millrace_projecting::{
+    DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, RunnerParts, StoreKind, View,
+};
 use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
@@ -132,15 +134,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         .read
         .open(&settings.log, &settings.log.contexts()?)?;
     let replays = ReplayTable::open(settings.read.url(&settings.log)?.expose())?;
-    let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
-    let dynamodb = DynamoStore::new(client, settings.common.namespace.clone());
+    let views = views(&settings.log.contexts()?);
+    let dynamodb = dynamodb(&settings, &views).await;
     let logs: Late<Logs> = Late::default();
-    let health = health(&logs, &topology, &postgres, &dynamodb);
-    let letters = DeadLetters::new(
-        views(&settings.log.contexts()?),
-        Some(postgres.clone()),
-        Some(dynamodb.clone()),
-    );
+    let health = health(&logs, &topology, &postgres, dynamodb.as_ref());
+    let letters = DeadLetters::new(views, Some(postgres.clone()), dynamodb.clone());
     let operations = operations::routes(letters.clone());
     let frame = Frame::open(&settings.common, health, operations, shutdown.clone()).await?;
     let stores = Stores {
@@ -158,23 +156,32 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 struct Stores {
     topology: Topology,
     postgres: PgStore,
-    dynamodb: DynamoStore,
+    dynamodb: Option<DynamoStore>,
     letters: DeadLetters,
     replays: ReplayTable,
+}
+
+/// DynamoDB, where some of these views are kept there: a process of others does without it.
+async fn dynamodb(settings: &Settings, views: &[View]) -> Option<DynamoStore> {
+    if views.iter().all(|view| view.store() == StoreKind::Postgres) {
+        return None;
+    }
+    let client = aws::dynamodb_client(settings.dynamodb.endpoint()).await;
+    Some(DynamoStore::new(client, settings.common.namespace.clone()))
 }
 
 fn health(
     logs: &Late<Logs>,
     topology: &Topology,
     postgres: &PgStore,
-    dynamodb: &DynamoStore,
+    dynamodb: Option<&DynamoStore>,
 ) -> Health {
     let logs = logs.clone();
     let nats = topology.jetstream().client();
-    let (postgres, dynamodb) = (postgres.clone(), dynamodb.clone());
+    let postgres = postgres.clone();
     // A projection that does not exist: answered by the control tables alone.
     const NOBODY: &str = "readiness";
-    Health::new()
+    let health = Health::new()
         .with("event log", move || {
             let logs = logs.clone();
             async move { logs.check().await }
@@ -188,17 +195,20 @@ fn health(
                 }
                 Ok(())
             }
-        })
-        .with("dynamodb", move || {
-            let store = dynamodb.clone();
-            async move {
-                store
-                    .generations(NOBODY)
-                    .await
-                    .map(drop)
-                    .map_err(|e| e.to_string())
-            }
-        })
+        });
+    let Some(dynamodb) = dynamodb.cloned() else {
+        return health;
+    };
+    health.with("dynamodb", move || {
+        let store = dynamodb.clone();
+        async move {
+            store
+                .generations(NOBODY)
+                .await
+                .map(drop)
+                .map_err(|e| e.to_string())
+        }
+    })
 }
 
 async fn work(
@@ -233,14 +243,14 @@ async fn work(
     let all = views(&settings.log.contexts()?);
     let logs = logs.with_others(&all, &settings.owners.owners())?;
     late_logs.set(logs.clone());
-    if settings.projector.migrate && !migrate_views(&postgres, &dynamodb, shutdown).await? {
+    if settings.projector.migrate && !migrate_views(&postgres, dynamodb.as_ref(), shutdown).await? {
         return Ok(());
     }
     let rebuilds = Rebuilds::new(
         all.clone(),
         logs.shared(),
         Some(postgres.clone()),
-        Some(dynamodb.clone()),
+        dynamodb.clone(),
         Some(topology.clone()),
     );
     if let Some(asked) = settings.rebuild.asked() {
@@ -257,7 +267,7 @@ async fn work(
         letters: DeadLetterPublisher::new(topology.jetstream().clone(), names),
         topology: topology.clone(),
         postgres: Some(postgres),
-        dynamodb: Some(dynamodb),
+        dynamodb,
         link: Some(trace::set_parent),
     };
     let runner = Runner::new(settings.projector.choose(all)?, parts)?;

@@ -28,13 +28,14 @@ pub async fn migrate_streams(
     Ok(())
 }
 
-/// The control tables of the read models in both stores. `false` when told to stop meanwhile.
+/// The control tables of the read models, in DynamoDB where some are kept there. `false` when told to
+/// stop meanwhile.
 ///
 /// # Errors
 /// When a store refuses for good.
 pub async fn migrate_views(
     postgres: &PgStore,
-    dynamodb: &DynamoStore,
+    dynamodb: Option<&DynamoStore>,
     stop: &CancellationToken,
 ) -> Result<bool, StoreError> {
     let may_pass = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
@@ -42,6 +43,9 @@ pub async fn migrate_views(
         postgres.migrate()
     })
     .await?;
+    let Some(dynamodb) = dynamodb else {
+        return Ok(in_postgres.is_some());
+    };
     let in_dynamodb = patiently("migrate DynamoDB", stop, may_pass, || dynamodb.migrate()).await?;
     Ok(in_postgres.is_some() && in_dynamodb.is_some())
 }

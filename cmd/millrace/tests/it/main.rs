@@ -7,6 +7,7 @@
     clippy::print_stderr
 )]
 
+mod apart;
 mod bench;
 mod completions;
 mod dead_letters;
