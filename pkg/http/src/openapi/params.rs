@@ -76,7 +76,7 @@ fn if_match() -> Parameter {
     optional(
         "If-Match",
         ParameterIn::Header,
-        text().pattern(Some(r#"^(\*|"(0|[1-9][0-9]{0,17})")$"#)),
+        text().pattern(Some(r#"^(\*|"(0|[1-9][0-9]{0,17})(-[0-9a-f]{16})?")$"#)),
         "The version it must be at, in quotes as `ETag` gave it, or `*`.",
     )
 }
