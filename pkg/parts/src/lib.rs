@@ -10,9 +10,11 @@ mod child;
 mod dynamodb;
 mod error;
 mod kubernetes;
+mod moto;
 mod nats;
 mod net;
 mod postgres;
+mod sns;
 mod user;
 
 pub use cache::{cache_folder, temporary_folder};
@@ -22,6 +24,8 @@ pub use error::PartsError;
 pub use kubernetes::{
     ETCD_VERSION, KUBERNETES_VERSION, Kubernetes, KubernetesBinaries, KubernetesOptions,
 };
+pub use moto::{MOTO_VERSION, Moto};
 pub use nats::{NATS_VERSION, Nats, NatsBinary, NatsOptions};
 pub use net::{free_port, http_get, port_is_free};
 pub use postgres::{Durability, POSTGRES_VERSION, Postgres, PostgresBinaries, PostgresOptions};
+pub use sns::{serve_sns, topic_arn};

@@ -25,6 +25,11 @@ pub async fn dynamodb_streams_client(endpoint: Option<&str>) -> aws_sdk_dynamodb
     aws_sdk_dynamodbstreams::Client::new(&config(endpoint).await)
 }
 
+/// A client for SNS; see [`dynamodb_client`].
+pub async fn sns_client(endpoint: Option<&str>) -> aws_sdk_sns::Client {
+    aws_sdk_sns::Client::new(&config(endpoint).await)
+}
+
 async fn config(endpoint: Option<&str>) -> aws_config::SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)

@@ -16,6 +16,8 @@ mod formats;
 mod kubernetes;
 mod messaging;
 mod process;
+#[cfg(feature = "effects")]
+mod s3;
 mod waiting;
 
 pub use client::{HttpClient, Reply, Request};
@@ -26,6 +28,8 @@ pub use formats::{Renamed, StoredFormats, payload_schema};
 pub use kubernetes::{Kubernetes, KubernetesServer, kubernetes, own_kubernetes};
 pub use messaging::{Nats, NatsServer, nats, own_nats};
 pub use process::Process;
+#[cfg(feature = "effects")]
+pub use s3::{S3_ACCESS_KEY_ID, S3_BUCKET, S3_SECRET_ACCESS_KEY, S3Fault, S3Object, S3Server, s3};
 pub use waiting::eventually;
 
 pub use millrace_parts::{free_port, http_get};
