@@ -5,7 +5,7 @@ use std::sync::Arc;
 use millrace_projecting::{DeadLetters, DynamoStore, Rebuilds};
 use millrace_replay::Engine;
 use millrace_replaying::{ReadStores, ReplayTable};
-use millrace_roles::{LogPlaces, LogUse, Logs, topology, views};
+use millrace_roles::{LogPlaces, LogUse, Logs, known_reactions, topology, views};
 use millrace_runtime::aws;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,9 @@ pub async fn open(
     let Some(logs) = Logs::open(&places, &contexts, log_use, shutdown).await? else {
         return Ok(None);
     };
-    let views = views(&contexts);
+    // Reactions are refused by name.
+    let mut views = views(&contexts);
+    views.extend(known_reactions(&contexts));
     let logs = logs.with_others(&views, &settings.owners.owners())?;
     let letters = DeadLetters::new(
         views.clone(),

@@ -33,6 +33,21 @@ pub fn all_views() -> Vec<View> {
     CONTEXTS.iter().flat_map(|known| (known.views)()).collect()
 }
 
+/// Every view of every context, and every reaction by name.
+pub fn all_views_and_reactions() -> Vec<View> {
+    let mut all = all_views();
+    all.extend(CONTEXTS.iter().flat_map(|known| (known.reactions)()));
+    all
+}
+
+/// Those that read a context's events.
+pub fn views_and_reactions(context: &Context) -> Result<Vec<View>, Failure> {
+    known(context)?;
+    let mut all = all_views_and_reactions();
+    all.retain(|view| view.contexts().contains(context));
+    Ok(all)
+}
+
 /// The category of a context's main aggregate, for people who have only its id at hand.
 pub fn main_category(context: &Context) -> Result<&'static str, Failure> {
     Ok(own_log(context)?.category)

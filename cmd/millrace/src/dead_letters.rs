@@ -83,6 +83,8 @@ enum ReasonClass {
     Store,
     /// An earlier event of its key is a dead letter
     Follows,
+    /// Its effect can never be performed: a reaction's
+    Refused,
 }
 
 impl From<ReasonClass> for Reason {
@@ -92,6 +94,7 @@ impl From<ReasonClass> for Reason {
             ReasonClass::Fold => Self::Fold,
             ReasonClass::Store => Self::Store,
             ReasonClass::Follows => Self::Follows,
+            ReasonClass::Refused => Self::Refused,
         }
     }
 }
@@ -198,7 +201,7 @@ impl Filter {
 
 async fn open(target: &Target) -> Result<Letters, Failure> {
     let stores = opened::read_stores(&target.resolve()?).await?;
-    let views = contexts::all_views();
+    let views = contexts::all_views_and_reactions();
     Ok(Letters::new(
         views,
         Some(stores.postgres),

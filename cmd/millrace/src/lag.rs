@@ -228,7 +228,7 @@ async fn look(
     let mut projections = Vec::new();
     let mut generations = Vec::new();
     // Checkpoints first, then the head: what is appended in between looks behind, never ahead.
-    for view in contexts::views(&context)? {
+    for view in contexts::views_and_reactions(&context)? {
         for generation in stores.generations(&view).await? {
             if generation.status.is_worked_on() {
                 let checkpoints = stores.checkpoints(&view, generation.id).await?;
@@ -247,6 +247,7 @@ async fn look(
         projections.push(ProjectionLag {
             projection: view.name(),
             store: match view.store() {
+                _ if view.is_reaction() => "effects",
                 StoreKind::Postgres => "PostgreSQL",
                 StoreKind::DynamoDb => "DynamoDB",
             },

@@ -17,6 +17,7 @@ mod opened;
 mod output;
 mod replay;
 mod role;
+mod sns;
 mod stream_reader;
 mod up;
 
@@ -54,6 +55,8 @@ enum Command {
     OpenApi(openapi::OpenApi),
     #[command(hide = true)]
     Role(role::Role),
+    #[command(hide = true)]
+    Sns(sns::Sns),
     Up(Box<up::Up>),
 }
 
@@ -103,6 +106,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replay(replay) => replay.run(cli.output).await,
         // `main` took it.
         Command::Role(_) => Ok(()),
+        Command::Sns(sns) => sns.run().await,
         Command::Up(up) => up.run().await,
     }
 }

@@ -31,7 +31,7 @@ use supervisor::{Stage, Supervisor};
 /// How long a role may take from its start to ready.
 const ROLE_READY_BOUND: Duration = Duration::from_secs(60);
 
-/// Start everything on this machine: PostgreSQL, NATS, DynamoDB and every role
+/// Start everything on this machine: PostgreSQL, NATS, DynamoDB, SNS and every role
 ///
 /// What the machine lacks is fetched once. Data stays between runs. Ctrl-C ends what was started,
 /// and nothing else.
@@ -132,11 +132,12 @@ impl Up {
         };
         let mut banner = Banner::new(data_dir.path(), &ports);
         let endpoints = stores.start(supervisor, &mut banner).await?;
+        let effects = stores.effects(supervisor, &mut banner).await?;
         output::say("millrace: bringing schemas, tables and streams up to date")?;
         crate::migrate::everything(&endpoints).await?;
         let mut programs = Vec::new();
         for role in Role::ALL {
-            programs.push(role.start(data_dir, &ports, &endpoints)?);
+            programs.push(role.start(data_dir, &ports, &endpoints, &effects)?);
         }
         for mut program in programs {
             program.wait_ready("/readyz", ROLE_READY_BOUND).await?;

@@ -1,4 +1,4 @@
-//! The projector: folds the streams into the read models.
+//! The projector: folds the streams into the read models, and performs the reactions.
 
 mod operations;
 mod rebuild;
@@ -12,8 +12,9 @@ use millrace_projecting::{
 use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, OwnerSettings,
-    ReadStoreSettings, RebuildBy, check_nats, migrate_views, topology, views,
+    DynamoSettings, EffectSettings, Effects, Frame, Late, LogPlaces, LogSettings, LogUse, Logs,
+    NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy, check_nats, known_reactions,
+    migrate_views, reactions, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, Service, aws, instance_name, trace};
@@ -50,6 +51,9 @@ pub struct Settings {
     /// The other contexts.
     #[command(flatten)]
     pub owners: OwnerSettings,
+    /// Where effects go.
+    #[command(flatten)]
+    pub effects: EffectSettings,
     /// This role's own.
     #[command(flatten)]
     pub projector: ProjectorSettings,
@@ -73,8 +77,8 @@ pub struct ProjectorSettings {
     )]
     pub migrate: bool,
 
-    /// The projections that this process keeps, by name, separated by commas, where some are to
-    /// be scaled apart from others [default: all]
+    /// The projections that this process keeps and the reactions that it performs, by name,
+    /// separated by commas, where some are to be scaled apart from others [default: all]
     #[arg(
         long,
         env = "MILLRACE_PROJECTIONS",
@@ -96,13 +100,18 @@ pub struct ProjectorSettings {
 }
 
 impl ProjectorSettings {
-    /// The views that are asked for, of all that there are.
-    fn choose(&self, all: Vec<View>) -> anyhow::Result<Vec<View>> {
-        let known = |name: &String| all.iter().any(|view| view.name() == name);
-        if let Some(unknown) = self.projections.iter().find(|name| !known(name)) {
+    /// The views and the reactions that are asked for, of all that there are.
+    fn choose(&self, all: Vec<View>, known_reactions: &[View]) -> anyhow::Result<Vec<View>> {
+        let is_in = |views: &[View], name: &str| views.iter().any(|view| view.name() == name);
+        let wanting = self.projections.iter().find(|name| !is_in(&all, name));
+        if let Some(name) = wanting {
+            anyhow::ensure!(
+                !is_in(known_reactions, name),
+                "{name} is asked for, but nothing says where its effects go"
+            );
             let names: Vec<_> = all.iter().map(View::name).collect();
             anyhow::bail!(
-                "there is no projection {unknown:?}; there are {}",
+                "there is no projection {name:?}; there are {}",
                 names.join(", ")
             );
         }
@@ -138,7 +147,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let dynamodb = dynamodb(&settings, &views).await;
     let logs: Late<Logs> = Late::default();
     let health = health(&logs, &topology, &postgres, dynamodb.as_ref());
-    let letters = DeadLetters::new(views, Some(postgres.clone()), dynamodb.clone());
+    let letters = DeadLetters::new(known(&settings)?, Some(postgres.clone()), dynamodb.clone());
     let operations = operations::routes(letters.clone());
     let frame = Frame::open(&settings.common, health, operations, shutdown.clone()).await?;
     let stores = Stores {
@@ -151,6 +160,34 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let ended = Box::pin(work(&settings, stores, &frame, &logs, &shutdown)).await;
     frame.close().await;
     ended
+}
+
+/// The views of this process's contexts, and its reactions by name.
+fn known(settings: &Settings) -> anyhow::Result<Vec<View>> {
+    let contexts = settings.log.contexts()?;
+    let mut all = views(&contexts);
+    all.extend(known_reactions(&contexts));
+    Ok(all)
+}
+
+/// What this process works on: the views, and the reactions whose effects have somewhere to go.
+async fn chosen(settings: &Settings) -> anyhow::Result<Vec<View>> {
+    let contexts = settings.log.contexts()?;
+    let effects = Effects::of(&settings.effects, &settings.common.namespace).await?;
+    let performed = reactions(&contexts, &effects);
+    let known = known_reactions(&contexts);
+    for reaction in &known {
+        let name = reaction.name();
+        if !performed.iter().any(|one| one.name() == name) {
+            tracing::info!(
+                reaction = name,
+                "not performed: nothing says where its effects go"
+            );
+        }
+    }
+    let mut all = views(&contexts);
+    all.extend(performed);
+    settings.projector.choose(all, &known)
 }
 
 struct Stores {
@@ -247,7 +284,7 @@ async fn work(
         return Ok(());
     }
     let rebuilds = Rebuilds::new(
-        all.clone(),
+        known(settings)?,
         logs.shared(),
         Some(postgres.clone()),
         dynamodb.clone(),
@@ -270,7 +307,7 @@ async fn work(
         dynamodb,
         link: Some(trace::set_parent),
     };
-    let runner = Runner::new(settings.projector.choose(all)?, parts)?;
+    let runner = Runner::new(chosen(settings).await?, parts)?;
     let stop = CancellationToken::new();
     tokio::join!(
         Box::pin(runner.run(stop.clone())),

@@ -5,8 +5,9 @@ use clap::{Args, Parser};
 use millrace_http::{Api, ApiOptions, Forwarder, ServerLimits};
 use millrace_projecting::{DynamoStore, PgReadOptions};
 use millrace_roles::{
-    DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs, NatsSettings, Opened,
-    OwnerSettings, ReadModels, ReadStoreSettings, Work, bind, topology, views,
+    ArchiveSettings, DynamoSettings, Frame, Late, LogPlaces, LogSettings, LogUse, Logs,
+    NatsSettings, Opened, OwnerSettings, ReadModels, ReadStoreSettings, Work, bind, topology,
+    views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, HttpSettings, Secret, Service, aws};
@@ -41,6 +42,9 @@ pub struct Settings {
     /// The other contexts.
     #[command(flatten)]
     pub owners: OwnerSettings,
+    /// Where receipts are archived.
+    #[command(flatten)]
+    pub archive: ArchiveSettings,
     /// This service's own.
     #[command(flatten)]
     pub query: QuerySettings,
@@ -196,6 +200,7 @@ async fn read_models(settings: &Settings, logs: &Logs) -> anyhow::Result<ReadMod
             ..PgReadOptions::default()
         },
         store: DynamoStore::new(client, settings.common.namespace.clone()),
+        receipts: settings.archive.receipts()?,
         opened: Opened::default(),
     })
 }

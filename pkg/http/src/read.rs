@@ -18,6 +18,9 @@ use crate::{
 /// The header of a bare array that says how to go on.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
 
+/// The media type of most answers.
+const JSON: &str = "application/json";
+
 /// The query of a route that has no parameters of its own.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub struct NoQuery {}
@@ -111,7 +114,18 @@ impl Reading {
     ) -> Result<Response, Problem> {
         let tag = version_tag(version);
         let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-        Ok(self.answer(bytes.into(), tag, token))
+        Ok(self.answer(bytes.into(), JSON, tag, token))
+    }
+
+    /// Answers with content that is kept as it is; its tag is its content's.
+    pub fn content(
+        &self,
+        content: Bytes,
+        content_type: &'static str,
+        token: Option<&LogToken>,
+    ) -> Response {
+        let tag = body_tag(&content);
+        self.answer(content, content_type, tag, token)
     }
 
     /// Answers with one entity that shows `others`, facts of other streams, beside its own: its tag
@@ -132,7 +146,7 @@ impl Reading {
         let others = serde_json::to_vec(&others).map_err(Problem::internal)?;
         let tag = version_tag_beside(version, &others);
         let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-        Ok(self.answer(bytes.into(), tag, token))
+        Ok(self.answer(bytes.into(), JSON, tag, token))
     }
 
     /// Answers with anything else, such as statistics; its tag is its content's.
@@ -145,8 +159,7 @@ impl Reading {
         token: Option<&LogToken>,
     ) -> Result<Response, Problem> {
         let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-        let tag = body_tag(&bytes);
-        Ok(self.answer(bytes.into(), tag, token))
+        Ok(self.content(bytes.into(), JSON, token))
     }
 
     /// Answers with a page of a list.
@@ -178,7 +191,13 @@ impl Reading {
         Ok(response)
     }
 
-    fn answer(&self, body: Bytes, tag: HeaderValue, token: Option<&LogToken>) -> Response {
+    fn answer(
+        &self,
+        body: Bytes,
+        content_type: &'static str,
+        tag: HeaderValue,
+        token: Option<&LogToken>,
+    ) -> Response {
         let fresh = self.if_none_match.has(&tag);
         let mut response = if fresh {
             let mut response = Response::new(Body::empty());
@@ -186,10 +205,9 @@ impl Reading {
             response
         } else {
             let mut response = Response::new(Body::from(body));
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             response
         };
         let headers = response.headers_mut();

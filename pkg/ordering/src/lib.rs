@@ -1,11 +1,13 @@
 //! The ordering context: orders, from their creation to their delivery, cancellation or deletion.
 //!
 //! [`order`] is what they are and what may happen to them, [`commands`] the writes, [`views`] the
-//! questions, each with the rows that answer it and its routes. The lists below are all of it:
+//! questions, each with the rows that answer it and its routes, [`reactions`] what happens in the
+//! world because of them. The lists below are all of it:
 //! what is not in a list does not run.
 
 use std::sync::Arc;
 
+use millrace_effects::{Archive, Topic};
 use millrace_eventlog::{Migration, PgInlineTable};
 use millrace_projecting::View;
 
@@ -15,6 +17,7 @@ mod inline;
 pub mod order;
 pub mod problems;
 pub mod queries;
+pub mod reactions;
 #[cfg(test)]
 mod testing;
 pub mod views;
@@ -22,6 +25,10 @@ pub mod views;
 pub use commands::{CommandState, command_routes};
 pub use inline::OrdersTable;
 pub use queries::{QueryState, query_routes};
+use reactions::{
+    notifications::{Notifications, OrderNotifications},
+    receipts::{OrderReceipts, Receipts},
+};
 
 /// The name of this context: its log, its stream, its schema.
 pub const CONTEXT: &str = "ordering";
@@ -34,6 +41,27 @@ pub fn projections() -> Vec<View> {
         View::postgres_rows::<views::order_read_models::OrderReadModels>(),
         View::postgres_tally::<views::order_statistics::OrderStatistics>(),
     ]
+}
+
+/// The reactions, by name: for whoever looks at their progress and performs nothing.
+#[must_use]
+pub fn reactions() -> Vec<View> {
+    vec![
+        View::named_reaction::<OrderNotifications>(),
+        View::named_reaction::<OrderReceipts>(),
+    ]
+}
+
+/// The reaction that archives receipts.
+#[must_use]
+pub fn order_receipts(archive: Archive) -> View {
+    View::reaction::<OrderReceipts>(Arc::new(Receipts::new(archive)))
+}
+
+/// The reaction that tells a topic, in the name of a namespace.
+#[must_use]
+pub fn order_notifications(topic: Arc<Topic>, namespace: &str) -> View {
+    View::reaction::<OrderNotifications>(Arc::new(Notifications::new(topic, namespace)))
 }
 
 /// The tables that are kept in the append's own transaction.
@@ -77,6 +105,15 @@ mod tests {
     }
 
     #[test]
+    fn every_reaction_is_in_the_list() {
+        let listed: BTreeSet<String> = reactions()
+            .iter()
+            .map(|view| view.name().replace("order-", ""))
+            .collect();
+        assert_eq!(listed, stems("src/reactions", "rs"));
+    }
+
+    #[test]
     fn every_migration_is_in_the_list() {
         let listed: BTreeSet<String> = migrations()
             .iter()
@@ -93,7 +130,7 @@ mod tests {
         assert_eq!(ordering::CONTEXT, CONTEXT);
         let read = [CONTEXT, customers::CONTEXT];
         let read = read.map(|name| millrace_es::Context::new(name).unwrap());
-        for view in projections() {
+        for view in projections().into_iter().chain(reactions()) {
             let many = if view.name() == "order-read-models" {
                 2
             } else {

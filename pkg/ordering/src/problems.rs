@@ -19,13 +19,21 @@ pub static INVALID_TRANSITION: ProblemType = ProblemType::new(
 /// Not once it was sent.
 pub static ORDER_NOT_DELETABLE: ProblemType =
     ProblemType::new("order-not-deletable", "The order cannot be deleted", 409);
+/// Its receipt is on its way.
+pub static RECEIPT_NOT_READY: ProblemType =
+    ProblemType::new("receipt-not-ready", "The receipt is not written yet", 404);
+/// Its receipt is kept where there are no links.
+pub static NO_RECEIPT_LINK: ProblemType =
+    ProblemType::new("no-receipt-link", "The receipt has no link", 409);
 
 /// All of the above.
-pub static ALL: [&ProblemType; 4] = [
+pub static ALL: [&ProblemType; 6] = [
     &ORDER_EXISTS,
     &ORDER_DELETED,
     &INVALID_TRANSITION,
     &ORDER_NOT_DELETABLE,
+    &RECEIPT_NOT_READY,
+    &NO_RECEIPT_LINK,
 ];
 
 /// The answer to a command that an order refused.

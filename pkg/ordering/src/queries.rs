@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use millrace_effects::Archive;
 use millrace_eventlog::{EventLog, Repository};
 use millrace_projecting::{DynamoReadModel, PgReadModel};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{history, order::Order, views};
+use crate::{history, order::Order, reactions, views};
 
 /// What the routes of the query service work with.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct QueryState {
     pub order_read_models: PgReadModel,
     /// The view `order-statistics`.
     pub order_statistics: PgReadModel,
+    /// Where receipts are archived, if they are.
+    pub receipts: Option<Archive>,
 }
 
 /// The routes of the query service.
@@ -29,4 +32,5 @@ pub fn query_routes() -> OpenApiRouter<QueryState> {
         .merge(views::order_read_models::routes())
         .merge(views::order_statistics::routes())
         .merge(history::routes())
+        .merge(reactions::receipts::routes())
 }

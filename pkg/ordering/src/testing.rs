@@ -1,4 +1,4 @@
-//! Fixtures for the tests of the views.
+//! Fixtures for the tests of the views and the reactions.
 
 use std::sync::Arc;
 
@@ -16,6 +16,19 @@ pub(crate) fn life() -> Vec<OrderEvent> {
         fixtures::become_(crate::order::OrderStatus::Confirmed),
         fixtures::delete(),
     ])
+}
+
+/// The same as the log would hold them.
+pub(crate) fn recorded_life() -> Vec<RecordedEvent> {
+    let numbered = (1..).zip(life());
+    numbered
+        .map(|(version, event)| recorded(&event, version, 0))
+        .collect()
+}
+
+/// The first of them.
+pub(crate) fn created() -> RecordedEvent {
+    recorded_life().swap_remove(0)
 }
 
 /// An event as the log would hold it at this version of its stream, in this partition.

@@ -351,14 +351,13 @@ impl Engine for ReadStores {
 fn engine_error(error: StoreError) -> EngineError {
     let said = describe(&error);
     match error {
-        StoreError::Unavailable(_) => EngineError::Unavailable(said),
+        StoreError::Unavailable(_) | StoreError::Waiting { .. } => EngineError::Unavailable(said),
         StoreError::Behind { .. } | StoreError::Busy { .. } => EngineError::NotYet(said),
         StoreError::Invalid(_) => refused(REFUSED, said),
         StoreError::Gone(_) => refused("UnknownGeneration", said),
         StoreError::Unusable(_)
         | StoreError::Fenced { .. }
         | StoreError::Held { .. }
-        | StoreError::Waiting { .. }
         | StoreError::Stopped => EngineError::Failed(said),
     }
 }

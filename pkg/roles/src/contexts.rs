@@ -12,7 +12,7 @@ use millrace_http::Api;
 use millrace_projecting::{StoreError, View};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{LogStore, OpenedLog, ReadModels};
+use crate::{Effects, LogStore, OpenedLog, ReadModels};
 
 /// What a context brings along.
 #[derive(Debug)]
@@ -21,6 +21,10 @@ pub struct KnownContext {
     pub name: &'static str,
     /// Its read models.
     pub views: fn() -> Vec<View>,
+    /// Its reactions, by name.
+    pub reactions: fn() -> Vec<View>,
+    /// Those of them whose effects have somewhere to go, with their handlers.
+    pub performed: fn(&Effects) -> Vec<View>,
     /// Its log and what works on it, or that it has none.
     pub work: Work,
     /// Adds all its routes to the OpenAPI document.
@@ -64,6 +68,17 @@ pub static CONTEXTS: [KnownContext; 4] = [ORDERING, CUSTOMERS, BANKING, BILLING]
 const ORDERING: KnownContext = KnownContext {
     name: millrace_ordering::CONTEXT,
     views: millrace_ordering::projections,
+    reactions: millrace_ordering::reactions,
+    performed: |effects| {
+        let receipts = effects
+            .receipts
+            .clone()
+            .map(millrace_ordering::order_receipts);
+        let topic = effects.notifications.clone();
+        let notifications =
+            topic.map(|topic| millrace_ordering::order_notifications(topic, &effects.namespace));
+        receipts.into_iter().chain(notifications).collect()
+    },
     work: Work::Decides(ORDERING_LOG),
     document: |api| {
         api.document(millrace_ordering::command_routes())
@@ -88,6 +103,7 @@ const ORDERING_LOG: OwnLog = OwnLog {
             orders_by_user: models.dynamodb("orders-by-user")?,
             order_read_models: models.postgres("order-read-models")?,
             order_statistics: models.postgres("order-statistics")?,
+            receipts: models.receipts.clone(),
         };
         Ok(millrace_ordering::query_routes().with_state(state))
     },
@@ -97,6 +113,8 @@ const ORDERING_LOG: OwnLog = OwnLog {
 const CUSTOMERS: KnownContext = KnownContext {
     name: millrace_customers::CONTEXT,
     views: millrace_customers::projections,
+    reactions: Vec::new,
+    performed: |_| Vec::new(),
     work: Work::Decides(CUSTOMERS_LOG),
     document: |api| {
         api.document(millrace_customers::command_routes())
@@ -128,6 +146,8 @@ const CUSTOMERS_LOG: OwnLog = OwnLog {
 const BANKING: KnownContext = KnownContext {
     name: millrace_banking::CONTEXT,
     views: millrace_banking::projections,
+    reactions: Vec::new,
+    performed: |_| Vec::new(),
     work: Work::Decides(BANKING_LOG),
     document: |api| {
         api.document(millrace_banking::command_routes())
@@ -169,6 +189,8 @@ const BANKING_LOG: OwnLog = OwnLog {
 const BILLING: KnownContext = KnownContext {
     name: millrace_billing::CONTEXT,
     views: millrace_billing::projections,
+    reactions: Vec::new,
+    performed: |_| Vec::new(),
     work: Work::Listens(|models| {
         let state = millrace_billing::QueryState {
             invoices: models.postgres("invoices")?,
@@ -216,4 +238,55 @@ pub fn views(contexts: &[&'static KnownContext]) -> Vec<View> {
         .iter()
         .flat_map(|context| (context.views)())
         .collect()
+}
+
+/// The reactions of these contexts, by name: for whoever looks at their progress and their dead
+/// letters and performs nothing.
+pub fn known_reactions(contexts: &[&'static KnownContext]) -> Vec<View> {
+    contexts
+        .iter()
+        .flat_map(|context| (context.reactions)())
+        .collect()
+}
+
+/// The reactions of these contexts whose effects have somewhere to go.
+pub fn reactions(contexts: &[&'static KnownContext], effects: &Effects) -> Vec<View> {
+    contexts
+        .iter()
+        .flat_map(|context| (context.performed)(effects))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_effects::{Archive, ArchiveOptions, Topic};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_reaction_is_performed_where_its_effects_have_somewhere_to_go() {
+        let all: Vec<_> = CONTEXTS.iter().collect();
+        assert!(reactions(&all, &Effects::default()).is_empty());
+        let endpoint = "http://127.0.0.1:1".to_owned();
+        let options = ArchiveOptions {
+            endpoint: Some(endpoint.clone()),
+            keys: None,
+        };
+        let client = millrace_runtime::aws::sns_client(Some(&endpoint)).await;
+        let arn = "arn:aws:sns:us-east-1:000000000000:orders.fifo".parse();
+        let effects = Effects {
+            receipts: Some(Archive::open("s3://receipts", &options).unwrap()),
+            notifications: Some(Arc::new(Topic::new(client, arn.unwrap()))),
+            namespace: "millrace".to_owned(),
+        };
+        let sorted = |views: Vec<View>| {
+            let mut names: Vec<_> = views.iter().map(View::name).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(
+            sorted(reactions(&all, &effects)),
+            sorted(known_reactions(&all))
+        );
+    }
 }

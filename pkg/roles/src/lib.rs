@@ -5,6 +5,7 @@
 //! what it needs, trying again for as long as a store does not answer; then it serves.
 
 mod contexts;
+mod effects;
 mod frame;
 mod logs;
 mod migrate;
@@ -13,7 +14,8 @@ mod open;
 mod serving;
 mod settings;
 
-pub use contexts::{CONTEXTS, KnownContext, OwnLog, Work, views};
+pub use contexts::{CONTEXTS, KnownContext, OwnLog, Work, known_reactions, reactions, views};
+pub use effects::Effects;
 pub use frame::Frame;
 pub use logs::{LogPlaces, LogStore, LogUse, Logs, OpenedLog, PgPlaces};
 pub use migrate::{migrate_streams, migrate_views};
@@ -21,5 +23,6 @@ pub use models::{Opened, ReadModels};
 pub use open::{Late, check_nats, patiently, topology};
 pub use serving::{bind, bind_internal, serve_internal};
 pub use settings::{
-    DynamoSettings, LogSettings, NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy,
+    ArchiveSettings, DynamoSettings, EffectSettings, LogSettings, NatsSettings, OwnerSettings,
+    ReadStoreSettings, RebuildBy,
 };

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use millrace_effects::Archive;
 use millrace_eventlog::EventLog;
 use millrace_projecting::{
     DynamoReadModel, DynamoStore, PgReadModel, PgReadOptions, StoreError, View,
@@ -24,6 +25,8 @@ pub struct ReadModels {
     pub options: PgReadOptions,
     /// The views in DynamoDB.
     pub store: DynamoStore,
+    /// Where receipts are archived, if they are.
+    pub receipts: Option<Archive>,
     /// What was opened.
     pub opened: Opened,
 }

@@ -266,6 +266,46 @@ fn given(setting: &Option<Secret<String>>) -> Option<&Secret<String>> {
         .filter(|setting| !setting.expose().is_empty())
 }
 
+/// Where receipts are archived.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Receipts")]
+pub struct ArchiveSettings {
+    /// Where receipts are archived: file:///folder or s3://bucket/prefix. For S3 region and keys are
+    /// Amazon's usual environment variables, web identity, container or instance [default: nowhere]
+    #[arg(long, env = "MILLRACE_RECEIPTS_URL", value_name = "URL")]
+    pub receipts_url: Option<String>,
+
+    /// S3 endpoint [default: Amazon's]. It gets path-style requests, and HTTP only if it says so
+    #[arg(long, env = "S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+
+    /// The id of an access key for S3 alone [default: as for everything of Amazon's]
+    #[arg(long, env = "S3_ACCESS_KEY_ID", value_name = "ID")]
+    pub s3_access_key_id: Option<String>,
+
+    /// The secret of that key
+    #[arg(long, env = "S3_SECRET_ACCESS_KEY", value_name = "SECRET")]
+    pub s3_secret_access_key: Option<Secret<String>>,
+}
+
+/// Where the effects of reactions go.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Notifications")]
+pub struct EffectSettings {
+    /// SNS topic that is told of every order; one whose name ends in .fifo keeps the order of each
+    /// [default: nobody is told]
+    #[arg(long, env = "MILLRACE_NOTIFICATIONS_TOPIC_ARN", value_name = "ARN")]
+    pub notifications_topic_arn: Option<String>,
+
+    /// SNS endpoint [default: Amazon's, with the usual AWS settings]
+    #[arg(long, env = "SNS_ENDPOINT", value_name = "URL")]
+    pub sns_endpoint: Option<String>,
+
+    /// Where receipts are archived.
+    #[command(flatten)]
+    pub archive: ArchiveSettings,
+}
+
 /// Who does the bulk work of rebuilds: one setting, of the controller and of the projectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RebuildBy {

@@ -22,6 +22,7 @@ const MAX_LOG_BYTES: u64 = 16 << 20;
 const POSTGRES: &str = "postgres";
 const NATS: &str = "nats";
 const DYNAMODB: &str = "dynamodb";
+const RECEIPTS: &str = "receipts";
 const LOGS: &str = "logs";
 const LOCK: &str = "lock";
 
@@ -91,6 +92,7 @@ impl DataDir {
             self.postgres()?,
             self.nats(),
             self.dynamodb(),
+            self.receipts(),
             self.path.join(LOGS),
         ] {
             if folder.exists() {
@@ -152,6 +154,11 @@ impl DataDir {
     /// The folder of NATS.
     pub fn nats(&self) -> PathBuf {
         self.path.join(NATS)
+    }
+
+    /// Where receipts are archived.
+    pub fn receipts(&self) -> PathBuf {
+        self.path.join(RECEIPTS)
     }
 
     /// DynamoDB's folder.

@@ -45,7 +45,70 @@ pub struct Stores<'a> {
     pub banking_log: LogStore,
 }
 
+/// The topic that `up` tells of orders.
+const TOPIC: &str = "orders.fifo";
+const SNS_READY_BOUND: Duration = Duration::from_secs(30);
+
+/// Where the effects of reactions go, as settings of the roles. What was said to `up` itself goes
+/// to the roles as it is.
+#[derive(Debug, Default)]
+pub struct EffectPlaces {
+    archive: Vec<(&'static str, String)>,
+    notifications: Vec<(&'static str, String)>,
+}
+
 impl Stores<'_> {
+    /// Starts what effects need and was not given.
+    pub async fn effects(
+        &self,
+        supervisor: &mut Supervisor,
+        banner: &mut Banner,
+    ) -> Result<EffectPlaces, Failure> {
+        let mut places = EffectPlaces::default();
+        match given("MILLRACE_RECEIPTS_URL") {
+            Some(url) => banner.given("receipts", &url),
+            None => {
+                let folder = self.data_dir.receipts();
+                let url = url::Url::from_directory_path(&folder).map_err(|()| {
+                    Failure::Failed(anyhow!("{} is no folder for receipts", folder.display()))
+                })?;
+                banner.given("receipts", url.as_str());
+                places.archive.push(("MILLRACE_RECEIPTS_URL", url.into()));
+            }
+        }
+        match given("MILLRACE_NOTIFICATIONS_TOPIC_ARN") {
+            Some(arn) => banner.given("notifications", &arn),
+            None => {
+                let url = self.sns(supervisor, banner).await?;
+                let arn = millrace_parts::topic_arn(TOPIC);
+                places.notifications = vec![
+                    ("SNS_ENDPOINT", url),
+                    ("MILLRACE_NOTIFICATIONS_TOPIC_ARN", arn),
+                ];
+            }
+        }
+        Ok(places)
+    }
+
+    async fn sns(
+        &self,
+        supervisor: &mut Supervisor,
+        banner: &mut Banner,
+    ) -> Result<String, Failure> {
+        output::say("millrace: starting the embedded SNS")?;
+        let port = self.ports.sns;
+        let arguments = ["sns", "--topic", TOPIC, "--port"].map(OsString::from);
+        let arguments = arguments.into_iter().chain([port.to_string().into()]);
+        let log = self.data_dir.log("sns");
+        let mut program =
+            Program::start("sns", arguments.collect(), Vec::new(), port, log.clone())?;
+        program.wait_ready("/", SNS_READY_BOUND).await?;
+        let url = format!("http://127.0.0.1:{port}");
+        banner.store("sns", program.process().id(), &url, &log);
+        supervisor.add(Box::new(program), Stage::Stores);
+        Ok(url)
+    }
+
     /// Starts what was not given, and says where everything is.
     pub async fn start(
         &self,
@@ -232,6 +295,7 @@ impl Role {
         data_dir: &DataDir,
         ports: &Ports,
         endpoints: &Endpoints,
+        effects: &EffectPlaces,
     ) -> Result<Program, Failure> {
         let local = |port: u16| format!("127.0.0.1:{port}");
         let mut settings = vec![
@@ -262,8 +326,12 @@ impl Role {
             RoleName::Query => {
                 settings.push(("MILLRACE_LISTEN", local(ports.public)));
                 settings.push(("COMMAND_URL", format!("http://{}", local(ports.command))));
+                settings.extend(effects.archive.iter().cloned());
             }
-            RoleName::Projector => {}
+            RoleName::Projector => {
+                settings.extend(effects.archive.iter().cloned());
+                settings.extend(effects.notifications.iter().cloned());
+            }
         }
         // What was said to `up` for all roles goes to those that know it.
         let known = self.0.variables();

@@ -46,6 +46,9 @@ pub struct PortArgs {
     /// DynamoDB's port [default: 18000, or a free one]
     #[arg(long, value_name = "PORT")]
     pub dynamodb_port: Option<u16>,
+    /// SNS's port, where a browser shows what was sent [default: 19911, or a free one]
+    #[arg(long, value_name = "PORT")]
+    pub sns_port: Option<u16>,
 }
 
 /// The ports of one run.
@@ -60,6 +63,7 @@ pub struct Ports {
     pub postgres: u16,
     pub nats: u16,
     pub dynamodb: u16,
+    pub sns: u16,
 }
 
 impl Ports {
@@ -91,6 +95,7 @@ impl Ports {
             postgres: choose("--postgres-port", args.postgres_port, 15432)?,
             nats: choose("--nats-port", args.nats_port, 14222)?,
             dynamodb: choose("--dynamodb-port", args.dynamodb_port, 18000)?,
+            sns: choose("--sns-port", args.sns_port, 19911)?,
         })
     }
 }
@@ -119,6 +124,7 @@ mod tests {
             postgres_port: None,
             nats_port,
             dynamodb_port: None,
+            sns_port: None,
         }
     }
 
@@ -141,7 +147,7 @@ mod tests {
     fn no_port_is_given_twice() {
         // A public port that is usual for something else. Those may be in use by a system that runs
         // here, so whichever is free.
-        let usual = [9090, 8081, 9091, 8090, 9092, 15432, 14222, 18000];
+        let usual = [9090, 8081, 9091, 8090, 9092, 15432, 14222, 18000, 19911];
         let public = usual.into_iter().find(|port| port_is_free(*port));
         let public = public.unwrap_or_else(free_port);
         let ports = Ports::choose(&args(public, None)).unwrap();
@@ -155,6 +161,7 @@ mod tests {
             ports.postgres,
             ports.nats,
             ports.dynamodb,
+            ports.sns,
         ]);
         assert_eq!(ports.public, public);
         assert_eq!(all.len(), 9, "{ports:?}");

@@ -91,6 +91,9 @@ fn every_request_has_a_name_of_its_own() {
     let mut items = Vec::new();
     requests(&collection["item"], &mut items);
     // Requests that are asked again are found by their names.
-    let names: BTreeSet<&str> = items.iter().filter_map(|item| item["name"].as_str()).collect();
+    let names: BTreeSet<&str> = items
+        .iter()
+        .filter_map(|item| item["name"].as_str())
+        .collect();
     assert_eq!(names.len(), items.len());
 }

@@ -41,6 +41,7 @@ fn command(data_dir: &Path, port: u16, more: &[&str]) -> Command {
         "--postgres-port",
         "--nats-port",
         "--dynamodb-port",
+        "--sns-port",
     ] {
         // The usual ports may be those of somebody's own `up`.
         command.arg(flag).arg(free_port().to_string());

@@ -450,3 +450,16 @@ fn shown_from_row(row: &PgRow) -> Result<OrderRow, sqlx::Error> {
         ..from_row(row)?
     })
 }
+
+/// When an order was created; none of one that is not known here yet.
+pub(crate) async fn created_at(
+    conn: &mut PgConnection,
+    id: OrderId,
+) -> Result<Option<Timestamp>, sqlx::Error> {
+    let row = sqlx::query("SELECT created_at FROM order_read_models WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(conn)
+        .await?;
+    row.map(|row| row.try_get::<OffsetDateTime, _>(0).map(Timestamp::from))
+        .transpose()
+}

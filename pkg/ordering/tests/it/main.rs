@@ -15,6 +15,7 @@ mod inline;
 mod listing;
 mod naming;
 mod plans;
+mod reacting;
 mod reading;
 mod statistics;
 mod system;

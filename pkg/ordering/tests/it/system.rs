@@ -4,6 +4,7 @@ use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use millrace_contracts::customers;
+use millrace_effects::Archive;
 use millrace_es::Context;
 use millrace_eventlog::{
     EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions, migrate,
@@ -97,6 +98,11 @@ impl Deref for System {
 impl System {
     /// Starts it, and waits until its read models answer.
     pub async fn start() -> Self {
+        Self::with(Vec::new(), None).await
+    }
+
+    /// Starts it with reactions, and with an archive to read receipts from.
+    pub async fn with(reactions: Vec<View>, receipts: Option<Archive>) -> Self {
         let (store, nats, dynamo) = tokio::join!(
             Store::start(),
             millrace_testkit::nats(),
@@ -138,10 +144,14 @@ impl System {
             dynamodb: Some(dynamodb.clone()),
             link: None,
         };
-        let runner = Runner::new(projections(), parts).unwrap();
+        let views = projections().into_iter().chain(reactions);
+        let runner = Runner::new(views.collect(), parts).unwrap();
         tasks.spawn(runner.run(stop.clone()));
 
-        let state = query_state(&store, dynamodb, &signals);
+        let state = QueryState {
+            receipts,
+            ..query_state(&store, dynamodb, &signals)
+        };
         let address = listen(&state, &stop, &mut tasks).await;
         let system = Self {
             store,
@@ -223,6 +233,7 @@ fn query_state(store: &Store, dynamodb: DynamoStore, signals: &Signals) -> Query
         order_read_models: postgres("order-read-models"),
         order_statistics: postgres("order-statistics"),
         log,
+        receipts: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod dynamodb;
 mod kills;
 mod pauses;
 mod poison;
+mod reactions;
 mod requests;
 mod restores;
 mod shutdown;
