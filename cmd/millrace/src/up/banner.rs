@@ -90,6 +90,8 @@ impl Banner {
         // An id of this run's own, so that the lines work in every run; the key makes pasting
         // them twice harmless.
         let id = EntityId::generate();
+        // The projector may still be taking its partitions, on a slow machine for longer than a
+        // reader waits unless he says so.
         let at_least = format!("ordering/{}", self.log_head().await.next());
         format!(
             "\nMillrace is running. Ctrl-C ends it; the data stays in {data}.\n\n\
@@ -99,8 +101,8 @@ impl Banner {
              {table}\n\
              Try, line by line: an order, and what both read models say of it\n\n\
              curl -i -X POST {url}/orders -H 'Content-Type: application/json' -H 'Idempotency-Key: first-{id}' -d '{{\"id\":\"{id}\",\"user_id\":\"{USER}\",\"items\":[{{\"description\":\"Tea\",\"quantity\":2,\"unit_price\":\"4.50\"}}]}}'\n\
-             curl -i '{url}/api/orders/{USER}?at_least={at_least}'\n\
-             curl -i '{url}/orders/{id}?at_least={at_least}'\n",
+             curl -i -H 'Prefer: wait=10' '{url}/api/orders/{USER}?at_least={at_least}'\n\
+             curl -i -H 'Prefer: wait=10' '{url}/orders/{id}?at_least={at_least}'\n",
             data = self.data_dir.display(),
             admin = self.ports.projector_admin,
         )

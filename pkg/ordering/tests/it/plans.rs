@@ -100,6 +100,21 @@ async fn no_list_scans_the_table() {
     assert!(explain(&mut conn, by_id).await.contains("Index Scan"));
 }
 
+/// What version 1 had and version 2 has unchanged, by name, is there.
+#[tokio::test]
+async fn what_is_declared_unchanged_is_there() {
+    let database = millrace_testkit::postgres().await;
+    let mut conn = PgConnection::connect(&database.url).await.unwrap();
+    run(&mut conn, OrderReadModels::TABLES).await;
+    let mut compared = 0;
+    for (table, columns) in OrderReadModels::UNCHANGED {
+        let listed = columns.join(", ");
+        run(&mut conn, &format!("SELECT {listed} FROM {table}")).await;
+        compared += columns.len();
+    }
+    assert_eq!(compared, 11, "all columns of an order but its key");
+}
+
 async fn run(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(conn)
