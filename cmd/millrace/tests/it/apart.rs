@@ -175,7 +175,7 @@ async fn schemas(database: &Database) -> Vec<String> {
 
 #[tokio::test]
 async fn billing_stands_apart_and_survives_streams_that_lost_everything() {
-    let mut apart = Apart::start().await;
+    let mut apart = Box::pin(Apart::start()).await;
     let user = json!({"id": 1, "name": "Alice", "email": "alice@demo.com"});
     apart.users.post("/system-api/users", user).await;
     let first = apart.orders.order(1, "2025-04-05T10:00:00Z").await;
