@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::run::{millrace, run};
 
 const BOUND: Duration = Duration::from_secs(60);
+const NOWHERE: &str = "http://127.0.0.1:1";
 const TOKEN: &str = "sesame-for-the-test";
 const INVOICE: &str = "/invoice-service/invoices?user_id=1&month=4&year=2025";
 
@@ -32,7 +33,7 @@ impl Running {
             ("MILLRACE_BANKING_LOG", "postgres".to_owned()),
             ("MILLRACE_ADMIN_LISTEN", format!("127.0.0.1:{admin}")),
             // Nothing listens there: who needs no DynamoDB asks none.
-            ("DYNAMODB_ENDPOINT", "http://127.0.0.1:1".to_owned()),
+            ("DYNAMODB_ENDPOINT", NOWHERE.to_owned()),
         ];
         if role != "projector" {
             settings.push(("MILLRACE_LISTEN", format!("127.0.0.1:{port}")));
@@ -60,12 +61,13 @@ struct Owner {
 }
 
 impl Owner {
-    async fn start(context: &str, nats: &Nats) -> Self {
+    async fn start(context: &str, nats: &Nats, dynamodb: &str) -> Self {
         let database = millrace_testkit::postgres().await;
         let internal = free_port();
         let url = format!("MILLRACE_{}_DATABASE_URL", context.to_uppercase());
         let settings = [
             ("MILLRACE_CONTEXTS", context.to_owned()),
+            ("DYNAMODB_ENDPOINT", dynamodb.to_owned()),
             (url.as_str(), database.url.clone()),
             ("MILLRACE_INTERNAL_LISTEN", format!("127.0.0.1:{internal}")),
         ];
@@ -108,11 +110,12 @@ struct Apart {
 
 impl Apart {
     async fn start() -> Self {
-        let nats = millrace_testkit::nats().await;
+        let (nats, dynamodb) = tokio::join!(millrace_testkit::nats(), millrace_testkit::dynamodb());
+        // The owner of banking looks whether a log of it is in the other store.
         let (users, orders, bank) = tokio::join!(
-            Owner::start("customers", &nats),
-            Owner::start("ordering", &nats),
-            Owner::start("banking", &nats),
+            Owner::start("customers", &nats, NOWHERE),
+            Owner::start("ordering", &nats, NOWHERE),
+            Owner::start("banking", &nats, &dynamodb.endpoint),
         );
         let billing = millrace_testkit::postgres().await;
         let owners = format!(

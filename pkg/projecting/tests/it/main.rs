@@ -7,6 +7,7 @@
     clippy::print_stderr
 )]
 
+mod apart;
 mod dynamodb;
 mod letter_runs;
 mod letters;
