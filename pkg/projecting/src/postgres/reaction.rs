@@ -7,19 +7,22 @@ use std::{
 
 use async_trait::async_trait;
 use millrace_es::{DecodeError, Epoch, Position, RecordedEvent, StreamId};
-use sqlx::Connection;
+use millrace_kernel::Timestamp;
+use sqlx::{Connection, Row};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     PgGeneration, PgStore,
     letters::{self, Again, Tried},
+    store::{as_i16, read_lane},
 };
 use crate::{
     batch::{Batch, Chunk, NewLetter, Parked, describe},
     error::StoreError,
-    generation::{Checkpoint, Generation, Lane},
+    generation::{Checkpoint, Generation, GenerationId, Lane},
     letters::{Action, Reason},
-    reacting::{Availability, Memory, Perform, Performance},
+    reacting::{Availability, GoesOn, Memory, Moved, Perform, Performance},
     store::{GenerationStore, Request, Settled},
     view::View,
 };
@@ -59,6 +62,82 @@ impl PgStore {
     }
 }
 
+impl PgStore {
+    /// The checkpoints of a generation, each with when it was last moved.
+    pub(crate) async fn moved(&self, generation: GenerationId) -> Result<Vec<Moved>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT context, partition, position, epoch, updated_at FROM checkpoints
+             WHERE generation = $1 ORDER BY context, partition",
+        )
+        .bind(generation.get())
+        .fetch_all(self.control())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Moved {
+                    checkpoint: Checkpoint {
+                        lane: read_lane(row)?,
+                        position: Position::from_i64(row.try_get("position")?),
+                        epoch: Epoch::from_i64(row.try_get("epoch")?),
+                    },
+                    at: Timestamp::new(row.try_get::<OffsetDateTime, _>("updated_at")?),
+                })
+            })
+            .collect()
+    }
+
+    /// Lets a lane go on in the new life of its log, unless another process has done so. Letters of
+    /// events beyond are forgotten: those events are gone, or are tried again.
+    pub(crate) async fn go_on(
+        &self,
+        generation: GenerationId,
+        lane: &GoesOn,
+    ) -> Result<bool, StoreError> {
+        let (partition, context) = (as_i16(lane.lane.partition), lane.lane.context.as_str());
+        let mut tx = self.control().begin().await?;
+        let done = sqlx::query(
+            "UPDATE checkpoints SET position = $6, epoch = $7, updated_at = now()
+             WHERE generation = $1 AND context = $2 AND partition = $3
+               AND position = $4 AND epoch = $5",
+        )
+        .bind(generation.get())
+        .bind(context)
+        .bind(partition)
+        .bind(lane.from.0.as_i64())
+        .bind(lane.from.1.as_i64())
+        .bind(lane.to.0.as_i64())
+        .bind(lane.to.1.as_i64())
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "DELETE FROM dead_letters
+             WHERE generation = $1 AND context = $2 AND partition = $3 AND position > $4",
+        )
+        .bind(generation.get())
+        .bind(context)
+        .bind(partition)
+        .bind(lane.to.0.as_i64())
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "DELETE FROM parked_keys k
+             WHERE generation = $1 AND context = $2 AND partition = $3 AND NOT EXISTS (
+                 SELECT 1 FROM dead_letters l WHERE l.generation = k.generation
+                 AND l.context = k.context AND l.stream = k.stream AND l.status = 'pending')",
+        )
+        .bind(generation.get())
+        .bind(context)
+        .bind(partition)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
 impl PgReaction {
     async fn perform(&self, batch: &Batch, parked: &Parked, memory: &Memory) -> Performance {
         let done = self
@@ -67,7 +146,8 @@ impl PgReaction {
             .await;
         match &done.error {
             Some(error) => self.availability.failed(&**error),
-            None if done.holds.is_empty() => self.availability.succeeded(),
+            // A batch without effects says nothing about the endpoint.
+            None if done.holds.is_empty() && done.performed > 0 => self.availability.succeeded(),
             None => {}
         }
         done

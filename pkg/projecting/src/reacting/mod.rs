@@ -10,6 +10,7 @@
 //! idempotent by a key of its own.
 
 mod availability;
+mod new_life;
 mod performing;
 
 use std::{error::Error, marker::PhantomData, sync::Arc};
@@ -21,6 +22,7 @@ use sqlx::PgConnection;
 pub use self::performing::EFFECT_TIMEOUT_MS;
 pub(crate) use self::{
     availability::Availability,
+    new_life::{GoesOn, Moved, lanes_that_go_on},
     performing::{Memory, Perform, Performance},
 };
 use crate::{

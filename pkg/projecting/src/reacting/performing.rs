@@ -79,6 +79,8 @@ pub(crate) struct Performance {
     pub(crate) letters: Vec<NewLetter>,
     /// The lanes in which an effect waits, and how far each is done.
     pub(crate) holds: BTreeMap<Lane, Position>,
+    /// How many were performed now; what the memory knew is not counted.
+    pub(crate) performed: u64,
     /// Why one waits; none when all that waits was not begun, because of the end.
     pub(crate) error: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -86,6 +88,7 @@ pub(crate) struct Performance {
 impl Performance {
     fn take(&mut self, ended: StreamEnd) {
         self.letters.extend(ended.letters);
+        self.performed += ended.performed;
         if let Some(waits) = ended.waits {
             let at = self.holds.entry(waits.lane).or_insert(waits.after);
             *at = waits.after.min(*at);
@@ -111,6 +114,7 @@ pub(crate) trait Perform: Send + Sync {
 /// Where the effects of one stream ended.
 struct StreamEnd {
     letters: Vec<NewLetter>,
+    performed: u64,
     waits: Option<Waits>,
 }
 
@@ -140,6 +144,7 @@ impl<R: Reaction> Performer<R> {
         stop: &'a CancellationToken,
     ) -> StreamEnd {
         let mut sorting = Sorting::new(parked);
+        let mut performed = 0;
         let mut waits = None;
         for entry in &entries {
             let Some(recorded) = sorting.admit(entry) else {
@@ -150,6 +155,7 @@ impl<R: Reaction> Performer<R> {
                 Some(known) => known,
                 None => match self.perform_one(recorded, stop).await {
                     Ok(outcome) => {
+                        performed += u64::from(outcome == Outcome::Performed);
                         memory.keep(entry.lane, position, outcome.clone());
                         outcome
                     }
@@ -169,6 +175,7 @@ impl<R: Reaction> Performer<R> {
         }
         StreamEnd {
             letters: sorting.letters,
+            performed,
             waits,
         }
     }

@@ -25,10 +25,10 @@ use crate::{
     batch::{Batch, Move, describe},
     dynamodb::DynamoStore,
     error::StoreError,
-    generation::{ContextHead, Generation, GenerationId, GenerationStatus, Switched},
+    generation::{ContextHead, Generation, GenerationId, GenerationStatus, Lane, Switched},
     heads::{context_heads, log_of},
     postgres::PgStore,
-    reacting::{MAX_BATCH_EFFECTS, MAX_CHUNK_EFFECTS},
+    reacting::{MAX_BATCH_EFFECTS, MAX_CHUNK_EFFECTS, lanes_that_go_on},
     store::GenerationStore,
     view::{StoreKind, View},
 };
@@ -205,6 +205,32 @@ impl Shared {
         };
         found.retain(|one| one.version == self.view.version() && one.status.is_worked_on());
         Ok(found)
+    }
+
+    /// Lets a reaction go on where its log began a new life.
+    async fn go_on(
+        &self,
+        generation: &Generation,
+        heads: &[ContextHead],
+    ) -> Result<(), StoreError> {
+        let Some(store) = self.postgres.as_ref().filter(|_| self.view.is_reaction()) else {
+            return Ok(());
+        };
+        let moved = store.moved(generation.id).await?;
+        let log_of = |lane: &Lane| log_of(&self.logs, &lane.context);
+        for lane in lanes_that_go_on(&moved, heads, log_of).await? {
+            if store.go_on(generation.id, &lane).await? {
+                tracing::warn!(
+                    reaction = self.view.name(),
+                    lane = %lane.lane,
+                    from = %lane.from.0,
+                    to = %lane.to.0,
+                    epoch = %lane.to.1,
+                    "the log began a new life; the reaction goes on in it, and repeats the effects of its last minute"
+                );
+            }
+        }
+        Ok(())
     }
 
     async fn switch(&self, to: &Generation, heads: &[ContextHead]) -> Result<Switched, StoreError> {
@@ -408,6 +434,7 @@ fn employ(
 async fn look(shared: &Shared) -> Result<Vec<Generation>, StoreError> {
     let heads = shared.context_heads().await?;
     let newest = shared.ensure_generation(&heads).await?;
+    shared.go_on(&newest, &heads).await?;
     if newest.status == GenerationStatus::Candidate {
         match shared.switch(&newest, &heads).await {
             Ok(_) | Err(StoreError::Behind { .. }) => {}

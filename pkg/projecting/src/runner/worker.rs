@@ -497,6 +497,8 @@ impl Worker {
                 self.meter.alert("needs_newer_release");
                 tracing::error!(projection, %lane, %error, "an event needs a newer release; giving the partition back");
             }
+            // The supervisor lets it go on.
+            LaneEnd::Frozen { .. } if self.shared.view.is_reaction() => {}
             LaneEnd::Frozen { epoch } => {
                 tracing::info!(projection, %lane, %epoch, generation = %self.generation.id, "the log began a new life; this generation stays where it is");
             }

@@ -93,7 +93,13 @@ impl World {
         Leases::new(self.topology.clone(), member, quick())
     }
 
-    fn start_relay(&mut self) {
+    pub async fn stop_relay(&mut self) {
+        let (mut relay, stop) = std::mem::take(&mut self.relay);
+        stop.cancel();
+        while relay.join_next().await.is_some() {}
+    }
+
+    pub fn start_relay(&mut self) {
         let leases = self.leases();
         let log: Arc<dyn EventLog> = self.log.clone();
         let relay = Relay::new(log, self.topology.clone(), leases, RelayOptions::default());
@@ -289,9 +295,7 @@ async fn a_log_behind_its_checkpoints_is_halted_and_a_new_life_rebuilds() {
     world.log.fill(10, 60);
     world.rows_are_the_log().await;
     running.stop().await;
-    let (mut relay, stop) = std::mem::take(&mut world.relay);
-    stop.cancel();
-    while relay.join_next().await.is_some() {}
+    world.stop_relay().await;
     world.log.truncate(40);
     let running = world.start(vec![items()]);
     eventually("the log is halted", BOUND, async || world.log.halted()).await;
