@@ -182,7 +182,9 @@ async fn a_new_user_sees_an_order_in_both_views_and_every_child_come_back() {
     let (status, row) = paste(&lines[2]).await;
     assert_eq!((status, &row["id"]), (200, &order["id"]));
     // Pasted again: the same answer, no second order.
+    let id = order["id"].as_str().unwrap().to_owned();
     assert_eq!(paste(&lines[0]).await, (201, order));
+    seen_in_the_world(&up, &id).await;
 
     let (status, page) = http_get(up.port, "/docs/", Duration::from_secs(5))
         .await
@@ -190,7 +192,7 @@ async fn a_new_user_sees_an_order_in_both_views_and_every_child_come_back() {
     assert!(status == 200 && page.contains("swagger"), "{status}");
 
     let children = up.children();
-    assert_eq!(children.len(), 6, "{:?}", up.said);
+    assert_eq!(children.len(), 7, "{:?}", up.said);
     for (name, id) in &children {
         kill("KILL", *id).await;
         let user = format!("after-{name}");
@@ -198,11 +200,32 @@ async fn a_new_user_sees_an_order_in_both_views_and_every_child_come_back() {
     }
 
     let family = descendants(up.child.id().unwrap());
-    assert!(family.len() >= 12, "each child and its guard: {family:?}");
+    assert!(family.len() >= 14, "each child and its guard: {family:?}");
     // As Ctrl-C does in a terminal, to the process itself.
     up.signal("INT").await;
     assert_eq!(up.ended().await, Some(0));
     all_gone(&family).await;
+}
+
+/// Waits until an order has its receipt, and its message can be seen where `up` says.
+async fn seen_in_the_world(up: &Up, id: &str) {
+    let path = format!("/orders/{id}/receipt");
+    let receipt = eventually("the receipt", RECOVERY_BOUND, || async {
+        let answer = http_get(up.port, &path, Duration::from_secs(5)).await;
+        let (status, text) = answer.ok()?;
+        (status == 200).then_some(text)
+    })
+    .await;
+    assert!(receipt.contains(id), "{receipt}");
+    let row = up.said.iter().find(|line| line.starts_with("sns "));
+    let url = row.unwrap().split_ascii_whitespace().nth(2).unwrap();
+    let port = url.rsplit(':').next().unwrap().parse().unwrap();
+    eventually("the message", RECOVERY_BOUND, || async {
+        let answer = http_get(port, "/", Duration::from_secs(5)).await;
+        let (_, text) = answer.ok()?;
+        text.contains(id).then_some(())
+    })
+    .await;
 }
 
 /// Writes an order of a user and reads it back from both views, within the time of a recovery.
@@ -350,7 +373,8 @@ async fn given_servers_are_used_and_left_alone() {
         ],
     )
     .await;
-    assert_eq!(up.children().len(), 3, "{:?}", up.said);
+    // The roles, and SNS, which was not given.
+    assert_eq!(up.children().len(), 4, "{:?}", up.said);
     let lines: Vec<String> = up.to_paste().into_iter().cloned().collect();
     assert_eq!(paste(&lines[0]).await.0, 201);
     assert_eq!(paste(&lines[2]).await.0, 200);
