@@ -113,7 +113,7 @@ impl Archive {
         let bad = |why: String| ArchiveError::BadPlace(place.to_owned(), why);
         let url = Url::parse(place).map_err(|error| bad(error.to_string()))?;
         match url.scheme() {
-            "file" => {
+            "file" if place.starts_with("file:///") => {
                 let folder = url
                     .to_file_path()
                     .map_err(|()| bad("it names no folder of this machine".to_owned()))?;
@@ -346,6 +346,7 @@ mod tests {
             "s3:///prefix",
             "s3:",
             "file:relative",
+            "file://host/folder",
         ] {
             let opened = Archive::open(wrong, &ArchiveOptions::default());
             assert!(
