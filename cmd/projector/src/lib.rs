@@ -13,8 +13,8 @@ use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
     DynamoSettings, EffectSettings, Effects, Frame, Late, LogPlaces, LogSettings, LogUse, Logs,
-    NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy, check_nats, known_reactions,
-    migrate_views, reactions, topology, views,
+    NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy, Running, check_nats,
+    known_reactions, migrate_views, reactions, topology, views,
 };
 use millrace_runtime::admin::Health;
 use millrace_runtime::{CommonSettings, Service, aws, instance_name, trace};
@@ -271,7 +271,8 @@ async fn work(
     .await?;
     let log_use = LogUse {
         migrate: false,
-        appends: false,
+        // Its sagas append; the tables of the append's own transaction have to follow.
+        appends: true,
     };
     let Some(logs) = Logs::open(&places, &settings.log.contexts()?, log_use, shutdown).await?
     else {
@@ -309,7 +310,9 @@ async fn work(
     };
     let runner = Runner::new(chosen(settings).await?, parts)?;
     let stop = CancellationToken::new();
+    let timers = timers(settings, &logs, &stop)?;
     tokio::join!(
+        futures::future::join_all(timers),
         Box::pin(runner.run(stop.clone())),
         Box::pin(AdvisoryCounter::new(topology).run(stop.clone())),
         Box::pin(replay(
@@ -326,6 +329,22 @@ async fn work(
     );
     logs.close().await;
     Ok(())
+}
+
+/// The timers of the sagas of this process's contexts.
+fn timers(
+    settings: &Settings,
+    logs: &Logs,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<Running>> {
+    let owners = settings.owners.owners();
+    let mut all = Vec::new();
+    for known in settings.log.contexts()? {
+        if let (Some(own), Some(log)) = (known.own_log(), logs.of(known)) {
+            all.extend((own.timers)(log, &owners, stop)?);
+        }
+    }
+    Ok(all)
 }
 
 /// Drives the replays of the read database and loads their generations, unless Jobs do.

@@ -1,11 +1,13 @@
 //! The vocabulary of event sourcing as Millrace speaks it: what an event, an aggregate, a
-//! projection, a reaction is. No I/O and no clock: everything in here can be replayed by construction.
+//! projection, a reaction, a saga is. No I/O and no clock: everything in here can be replayed by
+//! construction.
 
 mod aggregate;
 mod event;
 mod names;
 mod projection;
 mod reaction;
+mod saga;
 mod token;
 
 pub use aggregate::{Aggregate, DomainEvent, Reservation};
@@ -18,4 +20,5 @@ pub use names::{
 };
 pub use projection::{Additions, FoldError, Projection, RowProjection, TallyProjection};
 pub use reaction::Reaction;
+pub use saga::Saga;
 pub use token::{LogToken, TokenError};

@@ -12,8 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use millrace_es::StreamVersion;
-use millrace_eventlog::{Answer, Execute, Outcome, Repository};
+use millrace_es::{Metadata, StreamVersion};
+use millrace_eventlog::{Answer, Execute, ExecuteError, Outcome, Repository, StreamAppend};
 use millrace_http::{
     AnswerBuilder, ChangeHeaders, NoBody, PathId, Problem, Write, WriteHeaders, Written,
 };
@@ -24,6 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     order::{CreateOrder, Order, OrderCommand, OrderDetails, OrderId},
     problems::refused,
+    sagas::payment,
     views::{order_read_models::OrderRow, orders_by_user::OrderOfUser},
 };
 use bodies::{CreateOrderBody, DescribedOrderBody, PlaceOrderBody, UpdateStatusBody};
@@ -47,7 +48,9 @@ pub fn command_routes() -> OpenApiRouter<CommandState> {
 
 /// Create an order
 ///
-/// From its items, or a total, or both when they agree. Without an `id` it gets a fresh one.
+/// From its items, or a total, or both when they agree. Without an `id` it gets a fresh one. With a
+/// `payment_account_id` it is paid from that account, which `/orders/{id}/payment` shows, and
+/// confirmed when it is paid.
 #[utoipa::path(
     post, path = "/orders", tag = "ordering", params(WriteHeaders),
     request_body = CreateOrderBody,
@@ -65,7 +68,8 @@ async fn create_order(
 /// Change an order's status
 ///
 /// `PENDING → CONFIRMED → SHIPPED → DELIVERED`, and `CANCELLED` from `PENDING` or `CONFIRMED`. The
-/// status it has already is answered with 200 and changes nothing.
+/// status it has already is answered with 200 and changes nothing. An order with a payment is
+/// confirmed by it and by nobody else; one that is cancelled gets its money back.
 #[utoipa::path(
     put, path = "/orders/{id}/status", tag = "ordering",
     params(("id" = EntityId, Path, description = "The order."), ChangeHeaders),
@@ -85,7 +89,8 @@ async fn update_order_status(
 
 /// Delete an order
 ///
-/// It leaves the lists and is kept in its history. Not once it was shipped. Deleting it again is
+/// It leaves the lists and is kept in its history. What was paid for it is given back. Not once it was
+/// shipped. Deleting it again is
 /// answered the same and changes nothing.
 #[utoipa::path(
     delete, path = "/orders/{id}", tag = "ordering",
@@ -195,9 +200,25 @@ impl Request {
             metadata: self.0.metadata,
             key: self.0.key,
         };
+        let metadata = Arc::new(request.metadata.clone());
+        let beside = |outcome: Outcome<'_, Order>| begun_beside(outcome, &metadata);
         let respond_to = |outcome: Outcome<'_, Order>| answer_of(&id, &outcome, &answer);
-        let executed = state.orders.execute(request, respond_to).await?;
+        let executed = state
+            .orders
+            .execute_beside(request, beside, respond_to)
+            .await?;
         Ok(Written(executed).into_response())
+    }
+}
+
+/// What is appended beside: an order that is to be paid begins its payment.
+fn begun_beside(
+    outcome: Outcome<'_, Order>,
+    metadata: &Arc<Metadata>,
+) -> Result<Vec<StreamAppend>, ExecuteError> {
+    match outcome {
+        Outcome::Done { events, .. } => payment::begin_beside(events, metadata),
+        Outcome::Refused { .. } => Ok(Vec::new()),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use millrace_es::{DomainEvent, RecordedEvent};
+use millrace_es::RecordedEvent;
 use millrace_eventlog::PgInlineTable;
 use sqlx::PgConnection;
 
-use crate::order::{OrderCreated, OrderEvent, OrderId, OrderStatus};
+use crate::order::{OrderCreated, OrderEvent, OrderId, OrderStatus, stored::order_event};
 
 /// The table `orders`.
 #[derive(Debug)]
@@ -78,12 +78,8 @@ fn effects(events: &[RecordedEvent]) -> Result<Vec<(OrderId, Effect)>, sqlx::Err
     let mut effects: Vec<(OrderId, Effect)> = Vec::with_capacity(events.len());
     let mut places: HashMap<OrderId, usize> = HashMap::with_capacity(events.len());
     for recorded in events {
-        let event = OrderEvent::decode(
-            &recorded.event_type,
-            recorded.schema_version,
-            &recorded.payload,
-        )
-        .map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let event = order_event(recorded).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let Some(event) = event else { continue };
         let id = event.order_id().clone();
         let place = places.get(&id).copied();
         let before = place.map(|place| &mut effects[place].1);

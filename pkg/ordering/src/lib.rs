@@ -2,7 +2,7 @@
 //!
 //! [`order`] is what they are and what may happen to them, [`commands`] the writes, [`views`] the
 //! questions, each with the rows that answer it and its routes, [`reactions`] what happens in the
-//! world because of them. The lists below are all of it:
+//! world because of them, [`sagas`] the work over several owners. The lists below are all of it:
 //! what is not in a list does not run.
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ pub mod order;
 pub mod problems;
 pub mod queries;
 pub mod reactions;
+pub mod sagas;
 #[cfg(test)]
 mod testing;
 pub mod views;
@@ -29,6 +30,7 @@ use reactions::{
     notifications::{Notifications, OrderNotifications},
     receipts::{OrderReceipts, Receipts},
 };
+pub use sagas::payment::{Payments, PaymentsTable};
 
 /// The name of this context: its log, its stream, its schema.
 pub const CONTEXT: &str = "ordering";
@@ -67,16 +69,22 @@ pub fn order_notifications(topic: Arc<Topic>, namespace: &str) -> View {
 /// The tables that are kept in the append's own transaction.
 #[must_use]
 pub fn inline_tables() -> Vec<Arc<dyn PgInlineTable>> {
-    vec![Arc::new(OrdersTable)]
+    vec![Arc::new(OrdersTable), Arc::new(PaymentsTable)]
 }
 
 /// The migrations of this context's own tables beside its log.
 #[must_use]
 pub const fn migrations() -> &'static [Migration] {
-    &[Migration {
-        name: "ordering/0001_orders",
-        sql: include_str!("../../../migrations/ordering/0001_orders.sql"),
-    }]
+    &[
+        Migration {
+            name: "ordering/0001_orders",
+            sql: include_str!("../../../migrations/ordering/0001_orders.sql"),
+        },
+        Migration {
+            name: "ordering/0002_payments",
+            sql: include_str!("../../../migrations/ordering/0002_payments.sql"),
+        },
+    ]
 }
 
 #[cfg(test)]

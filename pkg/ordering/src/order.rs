@@ -140,6 +140,16 @@ pub enum Currency {
     Usd,
 }
 
+impl Currency {
+    /// The code of ISO 4217.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Usd => "USD",
+        }
+    }
+}
+
 /// One line of an order. Stored format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, utoipa::ToSchema)]
 pub struct OrderItem {
@@ -294,6 +304,16 @@ pub enum OrderCommand {
         /// Now.
         at: Timestamp,
     },
+    /// Take what its payment came to: a pending order is confirmed, or cancelled. On any other it
+    /// changes nothing. Asked for by its payment alone.
+    Settle {
+        /// Whether it is paid.
+        paid: bool,
+        /// Why not, where it is not.
+        reason: Option<String>,
+        /// Now.
+        at: Timestamp,
+    },
     /// Go from the active orders.
     Delete {
         /// Now.
@@ -323,6 +343,9 @@ pub enum OrderRefusal {
         /// The status that was asked for.
         to: OrderStatus,
     },
+    /// The order is to be paid from an account, and is confirmed when it is and by nobody else.
+    #[error("the order is confirmed when it is paid, and its payment is not at its end")]
+    PaymentPending,
     /// The order has left the house.
     #[error("an order that is {status} cannot be deleted")]
     NotDeletable {
@@ -371,6 +394,24 @@ impl Order {
     pub const fn is_deleted(&self) -> bool {
         matches!(self, Self::Deleted(_))
     }
+
+    /// Whether it waits to be confirmed.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        match self {
+            Self::Active(order) => order.status == OrderStatus::Pending,
+            Self::Absent | Self::Deleted(_) => false,
+        }
+    }
+
+    /// Whether somebody wants it still: it is there, and not cancelled.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        match self {
+            Self::Active(order) => order.status != OrderStatus::Cancelled,
+            Self::Absent | Self::Deleted(_) => false,
+        }
+    }
 }
 
 // ----------------------------------------------------------------------------------- decisions
@@ -393,6 +434,10 @@ impl Aggregate for Order {
             (Self::Active(order), OrderCommand::UpdateStatus { to, reason, at }) => {
                 order.update_status(*to, reason.as_deref(), *at)
             }
+            (Self::Active(order), OrderCommand::Settle { paid, reason, at }) => {
+                Ok(order.settle(*paid, reason.as_deref(), *at))
+            }
+            (Self::Deleted(_), OrderCommand::Settle { .. }) => Ok(Vec::new()),
             (Self::Active(order), OrderCommand::Delete { at }) => order.delete(*at),
             (Self::Deleted(_), OrderCommand::UpdateStatus { .. }) => Err(OrderRefusal::Deleted),
             (Self::Deleted(_), OrderCommand::Delete { .. }) => Ok(Vec::new()),
@@ -452,17 +497,39 @@ impl OrderDetails {
         if !from.may_become(to) {
             return Err(OrderRefusal::Transition { from, to });
         }
-        Ok(vec![OrderEvent::StatusUpdated(OrderStatusUpdated {
+        if to == OrderStatus::Confirmed && self.created.payment_account_id.is_some() {
+            return Err(OrderRefusal::PaymentPending);
+        }
+        Ok(vec![self.become_(to, reason, at)])
+    }
+
+    fn settle(&self, paid: bool, reason: Option<&str>, at: Timestamp) -> Vec<OrderEvent> {
+        let to = if paid {
+            OrderStatus::Confirmed
+        } else {
+            OrderStatus::Cancelled
+        };
+        match self.status {
+            OrderStatus::Pending => vec![self.become_(to, reason, at)],
+            OrderStatus::Confirmed
+            | OrderStatus::Shipped
+            | OrderStatus::Delivered
+            | OrderStatus::Cancelled => Vec::new(),
+        }
+    }
+
+    fn become_(&self, to: OrderStatus, reason: Option<&str>, at: Timestamp) -> OrderEvent {
+        OrderEvent::StatusUpdated(OrderStatusUpdated {
             order_id: self.created.order_id.clone(),
             user_id: self.created.user_id.clone(),
-            from,
+            from: self.status,
             to,
             reason: reason.map(str::to_owned),
             total_amount: self.created.total_amount,
             purchase_dt: self.created.purchase_dt,
             created_at: self.created.created_at,
             updated_at: at,
-        })])
+        })
     }
 
     fn delete(&self, at: Timestamp) -> Result<Vec<OrderEvent>, OrderRefusal> {

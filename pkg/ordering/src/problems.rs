@@ -26,14 +26,22 @@ pub static RECEIPT_NOT_READY: ProblemType =
 pub static NO_RECEIPT_LINK: ProblemType =
     ProblemType::new("no-receipt-link", "The receipt has no link", 409);
 
+/// Not by a person, while its payment is under way.
+pub static PAYMENT_PENDING: ProblemType = ProblemType::new(
+    "payment-pending",
+    "The order is confirmed by its payment",
+    409,
+);
+
 /// All of the above.
-pub static ALL: [&ProblemType; 6] = [
+pub static ALL: [&ProblemType; 7] = [
     &ORDER_EXISTS,
     &ORDER_DELETED,
     &INVALID_TRANSITION,
     &ORDER_NOT_DELETABLE,
     &RECEIPT_NOT_READY,
     &NO_RECEIPT_LINK,
+    &PAYMENT_PENDING,
 ];
 
 /// The answer to a command that an order refused.
@@ -54,10 +62,18 @@ pub(crate) fn refused(id: &OrderId, refusal: OrderRefusal) -> Problem {
                 .with("to", to.as_str())
                 .with("allowed", next)
         }
+        OrderRefusal::PaymentPending => {
+            Problem::new(&PAYMENT_PENDING, detail).with("payment", format!("/orders/{id}/payment"))
+        }
         OrderRefusal::NotDeletable { status } => {
             Problem::new(&ORDER_NOT_DELETABLE, detail).with("order_status", status.as_str())
         }
     }
+}
+
+/// 404 for a payment.
+pub(crate) fn no_payment(id: &OrderId) -> Problem {
+    Problem::not_found(format_args!("a payment of order {id}"))
 }
 
 /// 404 for an order.

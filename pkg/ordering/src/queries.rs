@@ -7,7 +7,13 @@ use millrace_eventlog::{EventLog, Repository};
 use millrace_projecting::{DynamoReadModel, PgReadModel};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{history, order::Order, reactions, views};
+use crate::{
+    history,
+    order::Order,
+    reactions,
+    sagas::payment::{self, Payments},
+    views,
+};
 
 /// What the routes of the query service work with.
 #[derive(Clone)]
@@ -24,6 +30,8 @@ pub struct QueryState {
     pub order_statistics: PgReadModel,
     /// Where receipts are archived, if they are.
     pub receipts: Option<Archive>,
+    /// The write model's table `payments`.
+    pub payments: Payments,
 }
 
 /// The routes of the query service.
@@ -33,4 +41,5 @@ pub fn query_routes() -> OpenApiRouter<QueryState> {
         .merge(views::order_statistics::routes())
         .merge(history::routes())
         .merge(reactions::receipts::routes())
+        .merge(payment::routes::routes())
 }

@@ -3,13 +3,19 @@
 
 use std::sync::Arc;
 
-use millrace_banking::{DynamoBalances, PgBalances, StrongBalance};
+use futures::future::BoxFuture;
+use millrace_banking::{DynamoBalances, InternalState, PgBalances, StrongBalance};
 use millrace_es::Context;
 use millrace_eventlog::{
     EventLog, Migration, PgInlineTable, Repository, RepositoryOptions, dynamodb::DynamoInline,
 };
 use millrace_http::Api;
+use millrace_internal::Owners;
+use millrace_ordering::{Payments, sagas::payment};
 use millrace_projecting::{StoreError, View};
+use millrace_sagas::{Timer, TimerOptions};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{Effects, LogStore, OpenedLog, ReadModels};
@@ -60,7 +66,12 @@ pub struct OwnLog {
     /// The routes that only other contexts call, on the internal port, below
     /// `/internal/v1/<context>`.
     pub internal: fn(&OpenedLog, RepositoryOptions) -> Option<axum::Router>,
+    /// The timers of its sagas on its log, which ask these owners, until told to stop.
+    pub timers: fn(&OpenedLog, &Owners, &CancellationToken) -> anyhow::Result<Vec<Running>>,
 }
+
+/// Something that goes on until it is told to stop.
+pub type Running = BoxFuture<'static, ()>;
 
 /// Every context of this release.
 pub static CONTEXTS: [KnownContext; 4] = [ORDERING, CUSTOMERS, BANKING, BILLING];
@@ -104,10 +115,12 @@ const ORDERING_LOG: OwnLog = OwnLog {
             order_read_models: models.postgres("order-read-models")?,
             order_statistics: models.postgres("order-statistics")?,
             receipts: models.receipts.clone(),
+            payments: Payments::new(rows(log)?.clone()),
         };
         Ok(millrace_ordering::query_routes().with_state(state))
     },
     internal: |_, _| None,
+    timers: payment_timers,
 };
 
 const CUSTOMERS: KnownContext = KnownContext {
@@ -141,6 +154,7 @@ const CUSTOMERS_LOG: OwnLog = OwnLog {
         Ok(millrace_customers::query_routes().with_state(state))
     },
     internal: |_, _| None,
+    timers: |_, _, _| Ok(Vec::new()),
 };
 
 const BANKING: KnownContext = KnownContext {
@@ -183,7 +197,11 @@ const BANKING_LOG: OwnLog = OwnLog {
         };
         Ok(millrace_banking::query_routes().with_state(state))
     },
-    internal: |_, _| None,
+    internal: |log, options| {
+        let state = InternalState::new(&log.shared(), options);
+        Some(millrace_banking::internal_routes().with_state(state))
+    },
+    timers: |_, _, _| Ok(Vec::new()),
 };
 
 const BILLING: KnownContext = KnownContext {
@@ -199,6 +217,39 @@ const BILLING: KnownContext = KnownContext {
     }),
     document: |api| api.document(millrace_billing::query_routes()),
 };
+
+/// Pays orders, if somebody says where the bank is.
+fn payment_timers(
+    log: &OpenedLog,
+    owners: &Owners,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<Running>> {
+    let banking = Context::new(millrace_contracts::banking::CONTEXT)?;
+    let Some(owner) = owners.client(&banking)? else {
+        tracing::warn!(
+            "orders are not paid by this process: name the internal port of banking's owner with \
+             MILLRACE_OWNERS=banking=http://<host>:<port>"
+        );
+        return Ok(Vec::new());
+    };
+    let bank = Arc::new(payment::OwnerBank::new(owner));
+    let schedule = Arc::new(Payments::new(rows(log)?.clone()));
+    let pump = payment::payments(&log.shared(), bank);
+    let timer = Timer::new(pump, schedule, TimerOptions::default());
+    Ok(vec![Box::pin(timer.run(stop.clone()))])
+}
+
+/// The connections to the rows that are kept in the append's transaction.
+fn rows(log: &OpenedLog) -> Result<&PgPool, StoreError> {
+    match log {
+        OpenedLog::Postgres(_, pool) => Ok(pool),
+        OpenedLog::DynamoDb(log) => {
+            let context = log.context();
+            let reason = format!("the log of {context} is to be in PostgreSQL, and is in DynamoDB");
+            Err(StoreError::Unusable(reason.into()))
+        }
+    }
+}
 
 /// Aggregates of a process that only reads: it writes no snapshots.
 fn reading<A>(log: Arc<dyn EventLog>) -> Repository<A>

@@ -14,7 +14,9 @@ mod open;
 mod serving;
 mod settings;
 
-pub use contexts::{CONTEXTS, KnownContext, OwnLog, Work, known_reactions, reactions, views};
+pub use contexts::{
+    CONTEXTS, KnownContext, OwnLog, Running, Work, known_reactions, reactions, views,
+};
 pub use effects::Effects;
 pub use frame::Frame;
 pub use logs::{LogPlaces, LogStore, LogUse, Logs, OpenedLog, PgPlaces};

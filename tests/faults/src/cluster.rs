@@ -121,13 +121,13 @@ impl Cluster {
         for (name, value) in &options.settings {
             settings.insert((*name).to_owned(), value.clone());
         }
-        let start = |role, count| -> Vec<RoleProcess> {
+        let start = |role, count, settings: &BTreeMap<String, String>| -> Vec<RoleProcess> {
             (0..count)
-                .map(|number| RoleProcess::start(&options.program, role, number, &settings))
+                .map(|number| RoleProcess::start(&options.program, role, number, settings))
                 .collect()
         };
         let mut cluster = Self {
-            commands: start(Role::Command, options.commands),
+            commands: start(Role::Command, options.commands, &settings),
             projectors: Vec::new(),
             queries: Vec::new(),
             program: options.program.clone(),
@@ -144,8 +144,12 @@ impl Cluster {
         };
         // The command processes make the log that the others ask for.
         cluster.wait_ready().await;
-        cluster.projectors = start(Role::Projector, options.projectors);
-        cluster.queries = start(Role::Query, options.queries);
+        let owner = cluster.commands.first().map(RoleProcess::internal_url);
+        if let Some(url) = owner {
+            settings.insert("MILLRACE_OWNERS".to_owned(), format!("banking={url}"));
+        }
+        cluster.projectors = start(Role::Projector, options.projectors, &settings);
+        cluster.queries = start(Role::Query, options.queries, &settings);
         cluster.wait_ready().await;
         cluster
     }

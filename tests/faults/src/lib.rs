@@ -24,6 +24,7 @@ pub mod dynamo_proxy;
 mod history;
 pub mod jobs;
 mod load;
+pub mod payments;
 pub mod poison;
 mod process;
 mod seed;

@@ -331,6 +331,10 @@ impl Role {
             RoleName::Projector => {
                 settings.extend(effects.archive.iter().cloned());
                 settings.extend(effects.notifications.iter().cloned());
+                if given("MILLRACE_OWNERS").is_none() {
+                    let banking = format!("banking=http://{}", local(ports.internal));
+                    settings.push(("MILLRACE_OWNERS", banking));
+                }
             }
         }
         // What was said to `up` for all roles goes to those that know it.

@@ -24,10 +24,8 @@ use crate::bank::{listen, open_log, serve_commands};
 /// Requests of one id at once.
 const STORM: usize = 24;
 
-enum Store {
-    Postgres(Database),
-    DynamoDb(Dynamo),
-}
+/// What the log stands on, kept until the test ends.
+type Store = (Option<Database>, Option<Dynamo>);
 
 /// A bank with its internal routes.
 struct Owner {
@@ -50,7 +48,7 @@ impl Owner {
     async fn on_postgres() -> Self {
         let database = millrace_testkit::postgres().await;
         let log = open_log(&database).await;
-        Self::on(log, Store::Postgres(database)).await
+        Self::on(log, (Some(database), None)).await
     }
 
     async fn on_dynamodb() -> Self {
@@ -63,7 +61,7 @@ impl Owner {
         let mut options = DynamoLogOptions::new(prefix.clone(), context);
         options.inline = inline_items();
         let log = DynamoEventLog::open(client.clone(), options).await.unwrap();
-        Self::on(Arc::new(log), Store::DynamoDb(dynamo)).await
+        Self::on(Arc::new(log), (None, Some(dynamo))).await
     }
 
     async fn on(log: Arc<dyn EventLog>, store: Store) -> Self {
@@ -218,7 +216,7 @@ async fn a_storm_on_one_id_has_one_outcome(owner: &Owner) {
     for round in 0..4 {
         let id = format!("pay-{round}");
         let ask = async |n: usize| {
-            let (what, body) = if n % 3 == 0 {
+            let (what, body) = if n.is_multiple_of(3) {
                 ("void", json!({"account_id": "a-1"}))
             } else {
                 ("withdrawal", of("a-1", "10"))

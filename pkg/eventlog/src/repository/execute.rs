@@ -57,6 +57,16 @@ struct DecidedOn<A> {
     snapshot: Option<(StreamVersion, A)>,
 }
 
+impl Conclusion {
+    /// An answer with nothing beside.
+    const fn alone(answer: Answer) -> Result<Self, ExecuteError> {
+        Ok(Self {
+            answer,
+            beside: Vec::new(),
+        })
+    }
+}
+
 /// What a decision came to.
 struct Decision<A, const N: usize> {
     append: AppendRequest,
@@ -90,10 +100,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
         let (across, command) = request.across();
         let decide = |[state]: [&A; 1]| state.decide(&command).map(|events| [events]);
         let command = self.across(across, decide, |outcome: OutcomeAcross<'_, A, _, 1>| {
-            Ok(Conclusion {
-                answer: respond(outcome.of_one()),
-                beside: Vec::new(),
-            })
+            Conclusion::alone(respond(outcome.of_one()))
         })?;
         self.run(&command, A::reserved).await
     }
@@ -148,12 +155,7 @@ impl<A: Aggregate + Serialize + DeserializeOwned> Repository<A> {
     where
         R: Send + Sync,
     {
-        let conclude = |outcome: OutcomeAcross<'_, A, R, N>| {
-            Ok(Conclusion {
-                answer: respond(outcome),
-                beside: Vec::new(),
-            })
-        };
+        let conclude = |outcome: OutcomeAcross<'_, A, R, N>| Conclusion::alone(respond(outcome));
         let command = self.across(request, decide, conclude)?;
         self.run(&command, |_, _| None).await
     }

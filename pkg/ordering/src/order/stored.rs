@@ -1,9 +1,10 @@
 //! Events as they are stored: types, schema versions, and the steps that lift old versions.
 
-use millrace_es::{DecodeError, DomainEvent, Upcast, newest_version, upcast};
+use millrace_es::{DecodeError, DomainEvent, RecordedEvent, Upcast, newest_version, upcast};
 use serde_json::{Value, json, value::RawValue};
 
 use super::OrderEvent;
+use crate::sagas::payment;
 
 /// The public type of [`OrderEvent::Created`].
 pub const ORDER_CREATED: &str = "order.created";
@@ -32,6 +33,17 @@ fn created_1_to_2(mut payload: Value) -> Value {
         fields.insert("currency".to_owned(), json!("USD"));
     }
     payload
+}
+
+/// Reads what the log of ordering holds of an order; `None` for what happened to its payment.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn order_event(event: &RecordedEvent) -> Result<Option<OrderEvent>, DecodeError> {
+    if payment::stored::is_type(&event.event_type) {
+        return Ok(None);
+    }
+    OrderEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
 }
 
 impl DomainEvent for OrderEvent {

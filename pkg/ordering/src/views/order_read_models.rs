@@ -39,8 +39,7 @@ pub use routes::routes;
 
 use millrace_contracts::customers::{self, CustomersEvent};
 use millrace_es::{
-    DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
-    StreamVersion,
+    DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, StreamVersion,
 };
 use millrace_kernel::{EntityId, Money, Timestamp};
 use millrace_projecting::{PgRows, UnchangedColumns, bad_column};
@@ -53,7 +52,10 @@ use utoipa::ToSchema;
 
 use crate::{
     CONTEXT,
-    order::{OrderCreated, OrderDetails, OrderEvent, OrderId, OrderItem, OrderStatus, UserId},
+    order::{
+        OrderCreated, OrderDetails, OrderEvent, OrderId, OrderItem, OrderStatus, UserId,
+        stored::order_event,
+    },
 };
 use users::UserRow;
 
@@ -206,8 +208,7 @@ impl Projection for OrderReadModels {
 
     fn decode(event: &RecordedEvent) -> Result<Option<Fact>, DecodeError> {
         if event.context.as_str() == CONTEXT {
-            return OrderEvent::decode(&event.event_type, event.schema_version, &event.payload)
-                .map(|event| Some(Fact::Order(event)));
+            return Ok(order_event(event)?.map(Fact::Order));
         }
         let event = CustomersEvent::decode(event)?;
         Ok(event.and_then(UserRow::said_by).map(Fact::User))

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use axum::{extract::State, response::Response};
 use futures::FutureExt;
 use millrace_es::{
-    Additions, DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent,
-    TallyProjection,
+    Additions, DecodeError, FoldError, Projection, Recorded, RecordedEvent, TallyProjection,
 };
 use millrace_http::{Problem, Read, ReadParams};
 use millrace_kernel::{EntityId, IdInput, Money, TimeBound};
@@ -25,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     CONTEXT,
-    order::{InvalidStatus, OrderEvent, OrderStatus, UserId},
+    order::{InvalidStatus, OrderEvent, OrderStatus, UserId, stored::order_event},
     queries::QueryState,
 };
 
@@ -115,7 +114,7 @@ impl Projection for OrderStatistics {
     type Event = OrderEvent;
 
     fn decode(event: &RecordedEvent) -> Result<Option<OrderEvent>, DecodeError> {
-        OrderEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
+        order_event(event)
     }
 }
 

@@ -7,9 +7,7 @@ use std::{collections::HashMap, time::Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::{extract::State, response::Response};
-use millrace_es::{
-    DecodeError, DomainEvent, FoldError, Projection, Recorded, RecordedEvent, RowProjection,
-};
+use millrace_es::{DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection};
 use millrace_http::{List, ListParams, NoQuery, PathId, Problem};
 use millrace_kernel::{EntityId, Money, Timestamp};
 use millrace_projecting::{
@@ -22,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     CONTEXT,
-    order::{OrderDetails, OrderEvent, OrderId, OrderStatus, UserId},
+    order::{OrderDetails, OrderEvent, OrderId, OrderStatus, UserId, stored::order_event},
     queries::QueryState,
 };
 
@@ -93,7 +91,7 @@ impl Projection for OrdersByUser {
     type Event = OrderEvent;
 
     fn decode(event: &RecordedEvent) -> Result<Option<OrderEvent>, DecodeError> {
-        OrderEvent::decode(&event.event_type, event.schema_version, &event.payload).map(Some)
+        order_event(event)
     }
 }
 

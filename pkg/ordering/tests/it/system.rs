@@ -11,8 +11,8 @@ use millrace_eventlog::{
 };
 use millrace_http::{Api, ApiOptions, CursorKey, ServerLimits, serve};
 use millrace_ordering::{
-    CONTEXT, CommandState, QueryState, command_routes, inline_tables, migrations, projections,
-    query_routes,
+    CONTEXT, CommandState, Payments, QueryState, command_routes, inline_tables, migrations,
+    projections, query_routes,
 };
 use millrace_projecting::{
     DynamoReadModel, DynamoStore, PgReadModel, PgReadOptions, PgStore, Runner, RunnerParts, View,
@@ -232,6 +232,7 @@ fn query_state(store: &Store, dynamodb: DynamoStore, signals: &Signals) -> Query
         .unwrap(),
         order_read_models: postgres("order-read-models"),
         order_statistics: postgres("order-statistics"),
+        payments: Payments::new(store.database.pool.clone()),
         log,
         receipts: None,
     }

@@ -11,6 +11,7 @@ mod banking;
 mod dynamodb;
 mod kills;
 mod pauses;
+mod payments;
 mod poison;
 mod reactions;
 mod requests;

@@ -1,0 +1,228 @@
+use millrace_es::{DecodeError, DomainEvent};
+use millrace_testkit::{StoredFormats, payload_schema};
+use serde_json::value::RawValue;
+
+use super::{
+    stored::{
+        EVENT_TYPES, PAYMENT_CALLED_OFF, PAYMENT_PAID, PAYMENT_REFUNDED, PAYMENT_REFUSED,
+        PAYMENT_REQUESTED, PAYMENT_UNANSWERED, PAYMENT_VOIDED, REFUND_REFUSED,
+    },
+    *,
+};
+use crate::order::fixtures::{at, id, request};
+
+fn requested() -> PaymentRequested {
+    let mut order = request();
+    order.payment_account_id = Some(AccountId::new(id("acc-1")));
+    let created = crate::order::Order::default()
+        .decide(&crate::order::OrderCommand::Create(Box::new(order)))
+        .unwrap();
+    let [OrderEvent::Created(created)] = created.as_slice() else {
+        panic!("{created:?}")
+    };
+    payment_of(created).unwrap()
+}
+
+fn begin() -> News {
+    News::Begin(Box::new(requested()))
+}
+
+fn no_answer() -> News {
+    let reason = "timeout".to_owned();
+    News::NoAnswer { reason }
+}
+
+fn withdrawn(wanted: bool) -> News {
+    News::Withdrawn { wanted }
+}
+
+fn refused() -> News {
+    let reason = "no funds".to_owned();
+    News::Refused { reason }
+}
+
+fn refund_refused() -> News {
+    let reason = "closed".to_owned();
+    News::RefundRefused { reason }
+}
+
+fn tell(payment: &Payment, news: News) -> Vec<PaymentEvent> {
+    let Ok(events) = payment.decide(&PaymentCommand { at: at(5), news });
+    events
+}
+
+/// The payment after this news, each of which says something to it.
+fn after(news: &[News]) -> Payment {
+    news.iter().fold(Payment::default(), |payment, news| {
+        let events = tell(&payment, news.clone());
+        assert!(!events.is_empty(), "{payment:?} has no use for {news:?}");
+        events.iter().fold(payment, |payment, event| {
+            let payment = payment.evolve(event);
+            // The table has nothing but the event.
+            assert_eq!(payment.status(), Some(event.status()));
+            payment
+        })
+    })
+}
+
+fn gives_up() -> Vec<News> {
+    let mut news = vec![begin()];
+    news.extend((0..MAX_UNANSWERED_WITHDRAWALS).map(|_| no_answer()));
+    news
+}
+
+#[test]
+fn a_payment_goes_these_ways() {
+    use PaymentStatus::{
+        Paid, Pending, RefundRefused, Refunded, Refunding, Refused, Voided, Voiding,
+    };
+    use PaymentStep::{Refund, Void, Withdraw};
+    let with = |mut news: Vec<News>, more: &[News]| {
+        news.extend_from_slice(more);
+        news
+    };
+    for (news, status, next) in [
+        (vec![begin()], Pending, Some(Withdraw)),
+        (vec![begin(), no_answer()], Pending, Some(Withdraw)),
+        (vec![begin(), withdrawn(true)], Paid, None),
+        (vec![begin(), no_answer(), withdrawn(true)], Paid, None),
+        (vec![begin(), withdrawn(false)], Refunding, Some(Refund)),
+        (vec![begin(), refused()], Refused, None),
+        (vec![begin(), News::Voided], Voided, None),
+        (vec![begin(), News::CalledOff], Voiding, Some(Void)),
+        (vec![begin(), News::CalledOff, News::Voided], Voided, None),
+        (vec![begin(), News::CalledOff, refused()], Refused, None),
+        (
+            vec![begin(), News::CalledOff, withdrawn(true)],
+            Refunding,
+            Some(Refund),
+        ),
+        (gives_up(), Voiding, Some(Void)),
+        (with(gives_up(), &[News::Voided]), Voided, None),
+        (with(gives_up(), &[withdrawn(true)]), Paid, None),
+        (
+            with(gives_up(), &[News::CalledOff, withdrawn(true)]),
+            Refunding,
+            Some(Refund),
+        ),
+        (
+            vec![begin(), withdrawn(true), News::CalledOff],
+            Refunding,
+            Some(Refund),
+        ),
+        (
+            vec![begin(), withdrawn(false), News::Refunded],
+            Refunded,
+            None,
+        ),
+        (
+            vec![begin(), withdrawn(false), refund_refused()],
+            RefundRefused,
+            None,
+        ),
+    ] {
+        let payment = after(&news);
+        assert_eq!(payment.status(), Some(status), "{news:?}");
+        assert_eq!(payment.next(), next, "{news:?}");
+        assert_eq!(status.is_unfinished(), next.is_some(), "{news:?}");
+    }
+}
+
+#[test]
+fn news_that_come_twice_or_too_late_change_nothing() {
+    let paid = after(&[begin(), withdrawn(true)]);
+    for news in [
+        begin(),
+        no_answer(),
+        withdrawn(false),
+        refused(),
+        News::Voided,
+    ] {
+        assert_eq!(tell(&paid, news), []);
+    }
+    let all = [
+        begin(),
+        no_answer(),
+        News::CalledOff,
+        withdrawn(true),
+        refused(),
+        News::Voided,
+        News::Refunded,
+        refund_refused(),
+    ];
+    for ended in [
+        after(&[begin(), refused()]),
+        after(&[begin(), News::Voided]),
+        after(&[begin(), withdrawn(false), News::Refunded]),
+        after(&[begin(), withdrawn(false), refund_refused()]),
+    ] {
+        for news in &all {
+            assert_eq!(tell(&ended, news.clone()), [], "{ended:?} {news:?}");
+        }
+    }
+    for news in &all[1..] {
+        assert_eq!(tell(&Payment::Absent, news.clone()), []);
+    }
+}
+
+#[test]
+fn the_same_order_is_always_paid_under_the_same_id() {
+    let payment = requested();
+    // Stored: another derivation would pay orders a second time.
+    assert_eq!(
+        payment.transaction_id.as_str(),
+        "2b6927da-fd97-577f-81ba-083f903fc23a"
+    );
+    assert_ne!(payment.transaction_id, payment.refund_transaction_id);
+}
+
+fn formats() -> StoredFormats {
+    StoredFormats {
+        folder: concat!(env!("CARGO_MANIFEST_DIR"), "/payment"),
+        versions: [
+            ((PAYMENT_REQUESTED, 1), payload_schema::<PaymentRequested>()),
+            (
+                (PAYMENT_UNANSWERED, 1),
+                payload_schema::<WithdrawalUnanswered>(),
+            ),
+            (
+                (PAYMENT_CALLED_OFF, 1),
+                payload_schema::<PaymentCalledOff>(),
+            ),
+            ((PAYMENT_PAID, 1), payload_schema::<PaymentPaid>()),
+            ((PAYMENT_REFUSED, 1), payload_schema::<PaymentRefused>()),
+            ((PAYMENT_VOIDED, 1), payload_schema::<PaymentVoided>()),
+            ((PAYMENT_REFUNDED, 1), payload_schema::<PaymentRefunded>()),
+            ((REFUND_REFUSED, 1), payload_schema::<RefundRefused>()),
+        ]
+        .into(),
+        written: EVENT_TYPES.to_vec(),
+        renamed: Vec::new(),
+    }
+}
+
+#[test]
+fn schemas_are_committed_and_change_compatibly() {
+    formats().check_schemas();
+}
+
+#[test]
+fn every_version_is_known_and_the_newest_is_written() {
+    formats().check_versions();
+}
+
+#[test]
+fn what_every_version_wrote_decodes() {
+    formats().check_golden::<PaymentEvent>();
+}
+
+#[test]
+fn what_a_newer_release_wrote_is_never_called_malformed() {
+    let payload = RawValue::from_string("{}".into()).unwrap();
+    let newer = PaymentEvent::decode(PAYMENT_PAID, 2, &payload).unwrap_err();
+    assert!(newer.needs_newer_release());
+    let unknown = PaymentEvent::decode("payment.split", 1, &payload).unwrap_err();
+    assert!(unknown.needs_newer_release());
+    let malformed = PaymentEvent::decode(PAYMENT_PAID, 1, &payload).unwrap_err();
+    assert!(matches!(malformed, DecodeError::Malformed { .. }));
+}
