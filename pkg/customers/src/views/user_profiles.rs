@@ -118,7 +118,13 @@ impl Projection for UserProfiles {
             return UserEvent::decode(&event.event_type, event.schema_version, &event.payload)
                 .map(|event| Some(Fact::User(event)));
         }
-        Ok(OrderingEvent::decode(event)?.map(Fact::Order))
+        // What is not counted is not read either, and cannot stop what is.
+        match &*event.event_type {
+            ordering::ORDER_CREATED | ordering::ORDER_DELETED => {
+                Ok(OrderingEvent::decode(event)?.map(Fact::Order))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

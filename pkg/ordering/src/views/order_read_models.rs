@@ -210,8 +210,14 @@ impl Projection for OrderReadModels {
         if event.context.as_str() == CONTEXT {
             return Ok(order_event(event)?.map(Fact::Order));
         }
-        let event = CustomersEvent::decode(event)?;
-        Ok(event.and_then(UserRow::said_by).map(Fact::User))
+        // What is not shown is not read either, and cannot stop what is.
+        match &*event.event_type {
+            customers::USER_CREATED | customers::USER_UPDATED => {
+                let event = CustomersEvent::decode(event)?;
+                Ok(event.and_then(UserRow::said_by).map(Fact::User))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
