@@ -105,7 +105,8 @@ pub struct Archive {
 
 impl Archive {
     /// Opens the archive at `file:///folder` or `s3://bucket[/prefix]`. A folder is made when it is
-    /// not there; S3 is not asked anything yet.
+    /// not there; S3 is not asked anything yet. The process's cryptography has to be installed
+    /// before (`millrace_runtime::install_crypto`).
     ///
     /// # Errors
     /// [`ArchiveError::BadPlace`].

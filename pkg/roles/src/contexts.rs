@@ -316,6 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_reaction_is_performed_where_its_effects_have_somewhere_to_go() {
+        millrace_runtime::install_crypto();
         let all: Vec<_> = CONTEXTS.iter().collect();
         assert!(reactions(&all, &Effects::default()).is_empty());
         let endpoint = "http://127.0.0.1:1".to_owned();

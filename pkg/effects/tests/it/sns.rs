@@ -27,6 +27,7 @@ impl Answer {
 
 impl Endpoint {
     pub fn new(url: String) -> Self {
+        millrace_runtime::install_crypto();
         Self {
             url,
             http: reqwest::Client::new(),

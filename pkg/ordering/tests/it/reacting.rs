@@ -16,6 +16,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use crate::system::{PATIENCE, System};
 
 fn archive_at(server: &S3Server) -> Archive {
+    millrace_runtime::install_crypto();
     let options = ArchiveOptions {
         endpoint: Some(server.endpoint()),
         keys: Some(ArchiveKeys {
@@ -35,6 +36,7 @@ struct Sns {
 
 impl Sns {
     async fn start() -> Self {
+        millrace_runtime::install_crypto();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();

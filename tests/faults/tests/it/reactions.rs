@@ -55,6 +55,7 @@ fn in_order(shown: &Value) {
 
 #[tokio::test]
 async fn receipts_and_messages_are_there_once() {
+    millrace_runtime::install_crypto();
     let store = s3().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sns = format!("http://{}", listener.local_addr().unwrap());
