@@ -9,7 +9,10 @@ use super::{
     },
     *,
 };
-use crate::order::fixtures::{at, id, request};
+use crate::order::{
+    AccountId,
+    fixtures::{at, id, request},
+};
 
 fn requested() -> PaymentRequested {
     let mut order = request();
