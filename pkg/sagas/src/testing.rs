@@ -8,7 +8,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -48,11 +48,14 @@ pub enum Fault {
     WorldChangesBefore,
     /// The world changes after a step, before anything is kept of it.
     WorldChangesAfter,
+    /// The same, and the process dies when what came of the step was appended: nobody looks at the
+    /// world again unless the append itself made sure.
+    WorldChangesAndDies,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotPerformed,
         Self::AnswerLost,
         Self::PerformedTwice,
@@ -61,6 +64,7 @@ impl Fault {
         Self::DiesAfterRecord,
         Self::WorldChangesBefore,
         Self::WorldChangesAfter,
+        Self::WorldChangesAndDies,
     ];
 }
 
@@ -75,6 +79,10 @@ pub trait World<S: Saga>: Send + Sync {
 
     /// What it touches, as a process of its own would have it.
     fn port(&self) -> Arc<dyn Port<S>>;
+
+    /// Whether its schedule has it as due, so that somebody pumps it again. Nobody does otherwise,
+    /// in this world as in the real one.
+    async fn is_due(&self) -> bool;
 
     /// Something happens that the saga did not do, such as that somebody changes his mind. May be
     /// nothing.
@@ -127,7 +135,7 @@ where
     world.check(&what).await;
 }
 
-/// Pumps until nothing is to be done, by a new process after each death.
+/// Pumps for as long as the schedule says so, by a new process after each death.
 async fn run_to_end<S, W>(world: &W, plan: &Arc<Plan>, what: &str)
 where
     S: Saga + Serialize + DeserializeOwned,
@@ -142,7 +150,11 @@ where
         let pump = Pump::new(world.sagas(), Arc::new(port)).with_max_step(MAX_STEP);
         tokio::select! {
             biased;
-            () = plan.death.notified() => {}
+            () = plan.death.notified() => {
+                if !world.is_due().await {
+                    return;
+                }
+            }
             () = async {
                 plan.change.notified().await;
                 world.change().await;
@@ -150,7 +162,11 @@ where
                 pending::<()>().await;
             } => {}
             pumped = pump.pump(&id) => match pumped {
-                Ok(Pumped::Idle) => return,
+                Ok(Pumped::Idle) => {
+                    if !world.is_due().await {
+                        return;
+                    }
+                }
                 Ok(Pumped::Later(_)) => {}
                 Err(error) => panic!("{what}: the pump failed: {error:?}"),
             }
@@ -166,6 +182,8 @@ struct Plan {
     steps: AtomicU32,
     records: AtomicU32,
     struck: AtomicU32,
+    /// Whether the process dies with its next append.
+    doomed: AtomicBool,
     death: Notify,
     change: Notify,
     changed: Notify,
@@ -179,6 +197,7 @@ impl Plan {
             steps: AtomicU32::new(0),
             records: AtomicU32::new(0),
             struck: AtomicU32::new(0),
+            doomed: AtomicBool::new(false),
             death: Notify::new(),
             change: Notify::new(),
             changed: Notify::new(),
@@ -263,9 +282,11 @@ impl<S: Saga> Port<S> for Faulty<S> {
                 plan.change_the_world().await;
                 port.perform(id, saga, step).await
             }
-            Some(Fault::WorldChangesAfter) => {
+            Some(fault @ (Fault::WorldChangesAfter | Fault::WorldChangesAndDies)) => {
                 let performed = port.perform(id, saga, step).await;
                 plan.change_the_world().await;
+                let dies = fault == Fault::WorldChangesAndDies;
+                plan.doomed.store(dies, Ordering::SeqCst);
                 performed
             }
         }
@@ -282,9 +303,10 @@ impl<S: Saga> Port<S> for Faulty<S> {
         command: S::Command,
     ) -> Result<Recorded, RecordError> {
         let recorded = self.port.record(id, saga, command).await?;
-        match self.plan.at_record() {
-            Some(_) => self.plan.die().await,
-            None => Ok(recorded),
+        let doomed = self.plan.doomed.swap(false, Ordering::SeqCst);
+        if doomed || self.plan.at_record().is_some() {
+            return self.plan.die().await;
         }
+        Ok(recorded)
     }
 }

@@ -25,6 +25,7 @@ use millrace_sagas::{
 };
 use millrace_testkit::{Reply, eventually};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,7 @@ enum Change {
 /// One order with its bank; the log is shared.
 struct Shop {
     log: Arc<dyn EventLog>,
+    pool: PgPool,
     table: Payments,
     bank: Arc<ModelBank>,
     before: String,
@@ -92,6 +94,7 @@ impl Shop {
         let id = format!("o-{}", ORDERS.fetch_add(1, Ordering::SeqCst));
         Self {
             log: store.log.clone(),
+            pool: store.database.pool.clone(),
             table: Payments::new(store.database.pool.clone()),
             bank: Arc::new(ModelBank::holding(balance, how)),
             before: balance.to_owned(),
@@ -142,6 +145,15 @@ impl World<Payment> for Shop {
         let bank = Arc::clone(&self.bank);
         let orders = Arc::new(self.orders());
         Arc::new(PaymentPort::new(orders, self.sagas(), bank))
+    }
+
+    async fn is_due(&self) -> bool {
+        let due = "SELECT due_at IS NOT NULL FROM ordering.payments WHERE order_id = $1";
+        sqlx::query_scalar(due)
+            .bind(self.id.as_str())
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     async fn change(&self) {
