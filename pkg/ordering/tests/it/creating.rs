@@ -53,7 +53,8 @@ async fn an_order_is_answered_as_it_was_taken() {
     );
     assert_eq!(reply.header("etag"), "\"1\"");
     assert_eq!(reply.header("location"), "/orders/7");
-    assert!(reply.position().starts_with("ordering/1"));
+    // The order, and the beginning of its payment.
+    assert!(reply.position().starts_with("ordering/2"));
 
     let read = system.get_after("/orders/7", &reply).await;
     assert_eq!(read.bytes, reply.bytes, "byte for byte, whoever answers");

@@ -42,6 +42,7 @@ fn every_route_of_the_contract_is_there() {
         "GET /orders/amount-greater-than",
         "GET /orders/statistics",
         "GET /orders/{id}/events",
+        "GET /orders/{id}/payment",
     ];
     assert_eq!(found, contract.map(str::to_owned).into());
 }
