@@ -18,7 +18,7 @@ use millrace_testkit::{Kubernetes, eventually};
 use serde_json::{Value, json};
 
 /// How long a replay may take, kills included.
-const REPLAY_BOUND: Duration = Duration::from_secs(420);
+const REPLAY_BOUND: Duration = Duration::from_secs(1_200);
 /// How long a call may find no API server.
 const API_BOUND: Duration = Duration::from_secs(90);
 /// Slow enough that kills meet the load, in events per second.
