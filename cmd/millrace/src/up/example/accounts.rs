@@ -22,6 +22,11 @@ pub(super) fn all() -> impl Iterator<Item = u32> {
     1..=OPEN + CLOSED
 }
 
+/// The account that pays an order.
+pub(super) fn paying(order: u32) -> String {
+    id(order % OPEN + 1)
+}
+
 /// How an account begins. All of them have to be there before money is sent between them.
 pub(super) fn opening(number: u32) -> Step {
     let mut dice = Dice(number);

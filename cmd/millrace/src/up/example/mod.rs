@@ -1,5 +1,6 @@
-//! `up --example`: a few hundred orders and some bank accounts with their lives, through the public
-//! HTTP API.
+//! `up --example`: users with their addresses, some bank accounts and a few hundred orders with their
+//! lives, through the public HTTP API. Some orders pay themselves from an account, and invoices,
+//! receipts and messages follow by themselves.
 //!
 //! All of it follows from the number of the order or account, and every request carries an
 //! idempotency key, so a second run adds nothing; after the keys have ended their lives the ids say
@@ -7,6 +8,7 @@
 
 mod accounts;
 mod orders;
+mod users;
 
 use std::time::Duration;
 
@@ -75,11 +77,9 @@ enum Sent {
 /// Feeds everything.
 pub async fn feed(url: &str) -> Result<(), Failure> {
     let feeder = Feeder::new(url)?;
-    let orders = (1..=orders::ORDERS).map(|number| Life {
-        name: format!("example-{number}"),
-        steps: orders::life(number),
-    });
-    feeder.live("example orders", orders.collect()).await?;
+    feeder
+        .live("example users", users::lives().collect())
+        .await?;
     let openings = accounts::all().map(|number| Life {
         name: format!("example-opening-{number}"),
         steps: vec![accounts::opening(number)],
@@ -96,11 +96,17 @@ pub async fn feed(url: &str) -> Result<(), Failure> {
     feeder
         .live("example movements", movements.collect())
         .await?;
+    let orders = (1..=orders::ORDERS).map(|number| Life {
+        name: format!("example-{number}"),
+        steps: orders::life(number),
+    });
+    feeder.live("example orders", orders.collect()).await?;
     output::say(&format!(
-        "millrace: {} example orders and {} accounts are there; try {url}/orders?limit=5 and \
-         {url}/accounts?limit=5",
-        orders::ORDERS,
-        accounts::all().count()
+        "millrace: {} example users, {} accounts and {} orders are there; try {url}/orders?limit=5, \
+         {url}/accounts?limit=5 and {url}/invoices?user_id=ada",
+        USERS.len(),
+        accounts::all().count(),
+        orders::ORDERS
     ))?;
     Ok(())
 }

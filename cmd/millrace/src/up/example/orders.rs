@@ -3,8 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Dice, Step, USERS, money};
+use super::{Dice, Step, USERS, accounts, money};
 
+/// One order in so many pays itself from a bank account.
+const PAID_EVERY: u32 = 10;
 /// How many.
 pub(super) const ORDERS: u32 = 300;
 
@@ -50,11 +52,12 @@ pub(super) fn life(number: u32) -> Vec<Step> {
     if dice.below(5) == 0 {
         order["notes"] = json!("Please leave it with the neighbour.");
     }
-    let mut steps = vec![Step {
-        method: Method::POST,
-        path: "/orders".to_owned(),
-        body: Some(order),
-    }];
+    if number.is_multiple_of(PAID_EVERY) {
+        // What becomes of it is its payment's affair.
+        order["payment_account_id"] = json!(accounts::paying(number));
+        return vec![Step::post("/orders", order)];
+    }
+    let mut steps = vec![Step::post("/orders", order)];
     let status = |status: &str, reason: Option<&str>| Step {
         method: Method::PUT,
         path: format!("/orders/{id}/status"),
