@@ -208,6 +208,13 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_is_left_alone() {
+        let mut event = testing::created();
+        event.event_type = "payment.requested".into();
+        assert!(OrderReceipts::decode(&event).unwrap().is_none());
+    }
+
+    #[test]
     fn an_event_that_is_not_known_stops_the_reaction() {
         let mut event = testing::created();
         event.event_type = "order.gift_wrapped".into();
