@@ -164,7 +164,7 @@ mod tests {
             ports.sns,
         ]);
         assert_eq!(ports.public, public);
-        assert_eq!(all.len(), 9, "{ports:?}");
+        assert_eq!(all.len(), 10, "{ports:?}");
         let twice = Ports::choose(&args(public, Some(public)));
         assert!(twice.unwrap_err().to_string().contains("--nats-port"));
     }

@@ -43,6 +43,7 @@ fn every_route_of_the_contract_is_there() {
         "GET /orders/statistics",
         "GET /orders/{id}/events",
         "GET /orders/{id}/payment",
+        "GET /orders/{id}/receipt",
     ];
     assert_eq!(found, contract.map(str::to_owned).into());
 }

@@ -199,10 +199,11 @@ async fn a_receipt_that_is_not_written_yet_says_when_to_ask_again() {
     let system = System::with(Vec::new(), Some(archive.clone())).await;
     let id = system.order("ada", "4.50").await;
     let path = format!("/orders/{id}/receipt");
-    let early = system.get_now(&path).await.expect(StatusCode::NOT_FOUND);
+    system.get_now(&format!("/orders/{id}")).await;
+    let early = system.get(&path).await.expect(StatusCode::NOT_FOUND);
     assert_eq!(early.body["type"], "/problems/receipt-not-ready");
     assert_eq!(early.headers["retry-after"], "1");
-    let link = system.get_now(&format!("{path}?link=true")).await;
+    let link = system.get(&format!("{path}?link=true")).await;
     let link = link.expect(StatusCode::CONFLICT);
     assert_eq!(link.body["type"], "/problems/no-receipt-link");
     system
@@ -215,7 +216,8 @@ async fn a_receipt_that_is_not_written_yet_says_when_to_ask_again() {
 async fn an_installation_without_an_archive_has_no_receipts() {
     let system = System::start().await;
     let id = system.order("ada", "4.50").await;
-    let none = system.get_now(&format!("/orders/{id}/receipt")).await;
+    system.get_now(&format!("/orders/{id}")).await;
+    let none = system.get(&format!("/orders/{id}/receipt")).await;
     let none = none.expect(StatusCode::NOT_FOUND);
     assert_eq!(none.body["type"], "/problems/not-found");
     let detail = none.body["detail"].as_str().unwrap();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use millrace_es::Context;
 use millrace_eventlog::{EventLog, PgEventLog, PgLogOptions};
-use millrace_ordering::views::order_read_models::OrderReadModels;
+use millrace_ordering::views::order_statistics::OrderStatistics;
 use millrace_projecting::{DeadLetters, PgStore, Rebuilds, View};
 use millrace_replay::{Engine, EngineError, Owner, world::Pace};
 use millrace_replaying::ReadStores;
 use millrace_testkit::{Database, postgres};
 
-const PROJECTION: &str = "order-read-models";
+const PROJECTION: &str = "order-statistics";
 
 async fn engine() -> (Database, ReadStores) {
     let database = postgres().await;
@@ -22,7 +22,7 @@ async fn engine() -> (Database, ReadStores) {
     let log = PgEventLog::open(database.pool.clone(), options).await;
     let store = PgStore::open(&database.url).unwrap();
     store.migrate().await.unwrap();
-    let views = vec![View::postgres_rows::<OrderReadModels>()];
+    let views = vec![View::postgres_tally::<OrderStatistics>()];
     let logs = vec![Arc::new(log.unwrap()) as Arc<dyn EventLog>];
     let letters = DeadLetters::new(views.clone(), Some(store.clone()), None);
     let rebuilds = Rebuilds::new(views, logs, Some(store), None, None);
@@ -55,7 +55,7 @@ async fn what_was_dropped_half_is_dropped_whole_by_the_next_look() {
     for nothing in [
         "SELECT count(*) FROM projections.generations",
         "SELECT count(*) FROM projections.checkpoints",
-        "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'order_read_models%'",
+        "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'order_statistics%'",
     ] {
         assert_eq!(count(&database, nothing).await, 0, "{nothing}");
     }
