@@ -192,7 +192,10 @@ async fn by_key(conn: &mut PgConnection, key: InvoiceKey) -> Result<Option<Found
 /// invoice; a month without orders has none.
 #[utoipa::path(
     get, path = "/invoice-service/invoices", tag = "billing", params(Which, ReadParams),
-    responses((status = 200, description = "The invoice.", body = Invoice)),
+    responses(
+        (status = 200, description = "The invoice.", body = Invoice),
+        (status = 404, description = "The user has no orders in that month."),
+    ),
 )]
 async fn get_invoice(
     State(state): State<QueryState>,
