@@ -10,6 +10,7 @@ mod endpoints;
 mod events;
 mod failure;
 mod lag;
+mod listening;
 mod log;
 mod migrate;
 mod openapi;
@@ -17,6 +18,7 @@ mod opened;
 mod output;
 mod replay;
 mod role;
+mod s3;
 mod sns;
 mod stream_reader;
 mod up;
@@ -55,6 +57,8 @@ enum Command {
     OpenApi(openapi::OpenApi),
     #[command(hide = true)]
     Role(role::Role),
+    #[command(hide = true)]
+    S3(s3::S3),
     #[command(hide = true)]
     Sns(sns::Sns),
     Up(Box<up::Up>),
@@ -106,6 +110,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replay(replay) => replay.run(cli.output).await,
         // `main` took it.
         Command::Role(_) => Ok(()),
+        Command::S3(s3) => s3.run().await,
         Command::Sns(sns) => sns.run().await,
         Command::Up(up) => up.run().await,
     }

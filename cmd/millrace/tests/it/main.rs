@@ -11,6 +11,7 @@ mod apart;
 mod bench;
 mod completions;
 mod dead_letters;
+mod endpoints;
 mod events;
 mod lag;
 mod log;
