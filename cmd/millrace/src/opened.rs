@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use millrace_es::{Context, PartitionCount};
 use millrace_eventlog::{EventLog, dynamodb};
 use millrace_projecting::{
@@ -110,7 +111,13 @@ pub async fn topology_with(
     let names =
         Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
     let url = &endpoints.nats_url;
-    let client = async_nats::ConnectOptions::new()
+    let connect = match &endpoints.nats_creds {
+        Some(file) => async_nats::ConnectOptions::with_credentials_file(file)
+            .await
+            .with_context(|| format!("{} holds no credentials for NATS", file.display()))?,
+        None => async_nats::ConnectOptions::new(),
+    };
+    let client = connect
         .name("millrace")
         .connection_timeout(Duration::from_millis(CONNECT_MS))
         .connect(url)

@@ -21,4 +21,5 @@ mod replay;
 mod roles;
 mod run;
 mod up;
+mod verify;
 mod world;

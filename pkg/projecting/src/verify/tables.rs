@@ -209,7 +209,7 @@ impl Table {
         let place = self.in_schema(schema);
         let column = self.text_of("t", Some(column));
         let row = sqlx::query(
-            "SELECT least(100.0, 100.0 * $2 / greatest(1, pg_relation_size($1::regclass) / 8192))::float8",
+            "SELECT least(100.0, 100.0 * $2 / greatest(1, pg_relation_size($1::text::regclass) / 8192))::float8",
         )
         .bind(&place)
         .bind(SAMPLED_PAGES)
