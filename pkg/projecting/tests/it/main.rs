@@ -8,6 +8,7 @@
 )]
 
 mod apart;
+mod checking;
 mod dynamodb;
 mod letter_runs;
 mod letters;

@@ -9,8 +9,8 @@ use millrace_es::{
     DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, TallyProjection,
 };
 use millrace_projecting::{
-    BadItem, DynamoRows, Item, KeyAttribute, LocalIndex, PgRows, PgTally, TableDefinition,
-    UnchangedColumns, View,
+    BadItem, DynamoRows, Item, KeyAttribute, LocalIndex, Origin, Origins, PgRows, PgTally,
+    TableDefinition, UnchangedColumns, View,
 };
 use serde::Deserialize;
 use sqlx::{PgConnection, Row};
@@ -104,6 +104,13 @@ impl RowProjection for Items {
 }
 
 impl PgRows for Items {
+    const ORIGINS: Origins = &[(
+        "items",
+        Origin {
+            column: "id",
+            prefix: "",
+        },
+    )];
     const TABLES: &'static str = "CREATE TABLE items (id text PRIMARY KEY, total bigint NOT NULL, trail bigint[] NOT NULL, note text CHECK (note <> 'forbidden'))";
     const INDEXES: &'static str = "CREATE INDEX items_total ON items (total)";
 
@@ -311,6 +318,10 @@ impl RowProjection for DynamoItems {
 }
 
 impl DynamoRows for DynamoItems {
+    const ORIGIN: Option<Origin> = Some(Origin {
+        column: "id",
+        prefix: "",
+    });
     const TABLE: TableDefinition = TableDefinition {
         partition_key: KeyAttribute::text("kind"),
         sort_key: Some(KeyAttribute::text("id")),
