@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{
     against::{Difference, DifferenceKind, Differences, MAX_DIFFERENCES, Passed},
@@ -149,26 +149,24 @@ impl Refold<'_> {
         for chunk in chunks {
             batch.push(chunk);
         }
-        let mut savepoint = conn.begin().await?;
+        // In words of its own: the transaction was begun in its own words too, because it has to see
+        // one moment, so the driver would take a nested one for the first and commit the whole.
+        savepoint(conn, "SAVEPOINT folded").await?;
         let written = self
             .view
-            .write(&mut savepoint, &batch, 0..batch.len(), &Parked::default())
+            .write(conn, &batch, 0..batch.len(), &Parked::default())
             .await;
-        match written {
-            Ok(letters) if letters.is_empty() || !whole => {
-                savepoint.commit().await?;
-                Ok(Some(letters))
-            }
-            Ok(_) => {
-                savepoint.rollback().await?;
-                Ok(None)
-            }
-            Err(error) if classify(&error) == PgClass::Data => {
-                savepoint.rollback().await?;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+        let kept = match written {
+            Ok(letters) if letters.is_empty() || !whole => Some(letters),
+            Ok(_) => None,
+            Err(error) if classify(&error) == PgClass::Data => None,
+            Err(error) => return Err(error.into()),
+        };
+        if kept.is_none() {
+            savepoint(conn, "ROLLBACK TO SAVEPOINT folded").await?;
         }
+        savepoint(conn, "RELEASE SAVEPOINT folded").await?;
+        Ok(kept)
     }
 
     /// Every row of the second fold has to be in the generation just so; and within the scope the
@@ -305,6 +303,11 @@ impl Refold<'_> {
         }
         Ok(names)
     }
+}
+
+async fn savepoint(conn: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::raw_sql(sql).execute(conn).await?;
+    Ok(())
 }
 
 /// The difference that a row says: its key is in the first column, its origin in the second.
