@@ -62,3 +62,57 @@ The image of all roles. Takes the root.
 {{- printf "%s:%s" $repository (default .Chart.AppVersion $image.tag) }}
 {{- end }}
 {{- end }}
+
+{{/*
+The service account of a component. Takes (dict "root" $ "component" "command").
+*/}}
+{{- define "millrace.serviceAccountName" -}}
+{{- $account := (get .root.Values .component).serviceAccount }}
+{{- if $account.name }}
+{{- $account.name }}
+{{- else if $account.create }}
+{{- printf "%s-%s" (include "millrace.fullname" .root) .component }}
+{{- else }}
+{{- "default" }}
+{{- end }}
+{{- end }}
+
+{{/*
+Whether the query service hands writes on: only where an Ingress, which cannot tell methods apart, is
+the way in. Takes the root; says "true" or nothing.
+*/}}
+{{- define "millrace.forwards" -}}
+{{- if .Values.ingress.enabled }}true{{ end }}
+{{- end }}
+
+{{/*
+The fewest replicas that a scaled component has. Takes its values.
+*/}}
+{{- define "millrace.minReplicas" -}}
+{{- if eq .autoscaling.kind "None" }}{{ .replicas }}{{ else }}{{ .autoscaling.minReplicas }}{{ end }}
+{{- end }}
+
+{{/*
+The most replicas that a scaled component has. Takes its values.
+*/}}
+{{- define "millrace.maxReplicas" -}}
+{{- if eq .autoscaling.kind "None" }}{{ .replicas }}{{ else }}{{ .autoscaling.maxReplicas }}{{ end }}
+{{- end }}
+
+{{/*
+Whether a part of dev is there. Takes (dict "root" $ "part" "nats"); says "true" or nothing.
+*/}}
+{{- define "millrace.dev" -}}
+{{- if and .root.Values.dev.enabled (get .root.Values.dev .part).enabled }}true{{ end }}
+{{- end }}
+
+{{/*
+The annotations of what belongs to the migration's hook, or nothing. Takes (dict "hook" true "weight" "-5").
+*/}}
+{{- define "millrace.hook" -}}
+{{- if .hook -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+{{- end }}
