@@ -48,6 +48,19 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace
 {{- end }}
 
 {{/*
+The labels of pods: those by which they are selected, and those that change with what runs in them. The
+chart's version is not among them, so that a new chart around the same programs restarts none.
+*/}}
+{{- define "millrace.podLabels" -}}
+{{ include "millrace.selectorLabels" . }}
+app.kubernetes.io/part-of: millrace
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/*
 The image of all roles. Takes the root.
 */}}
 {{- define "millrace.image" -}}
@@ -115,4 +128,18 @@ helm.sh/hook: pre-install,pre-upgrade
 helm.sh/hook-weight: {{ .weight | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
+{{- end }}
+
+{{/*
+Where NOTES.txt reads and writes. Take the root.
+*/}}
+{{- define "millrace.notes.read" -}}
+{{- if .Values.httpRoute.enabled }}http://{{ first (append .Values.httpRoute.hostnames "<gateway>") }}
+{{- else if .Values.ingress.enabled }}http{{ if .Values.ingress.tls }}s{{ end }}://{{ first (append .Values.ingress.hosts "<ingress>") }}
+{{- else }}http://localhost:8080{{ end }}
+{{- end }}
+
+{{- define "millrace.notes.write" -}}
+{{- if or .Values.httpRoute.enabled .Values.ingress.enabled }}{{ include "millrace.notes.read" . }}
+{{- else }}http://localhost:8081{{ end }}
 {{- end }}

@@ -44,7 +44,7 @@ The variables of a component that its ConfigMap does not have. Takes (dict "root
 {{- end }}
 
 {{/*
-Takes the root.
+Where a component finds its files, and what they are. Take (dict "root" $ "component" "command").
 */}}
 {{- define "millrace.volumeMounts" -}}
 {{- $root := .root }}
@@ -149,7 +149,7 @@ The labels and annotations of a component's pods.
 {{- $root := .root }}
 {{- $own := get $root.Values .component -}}
 labels:
-  {{- include "millrace.labels" . | nindent 2 }}
+  {{- include "millrace.podLabels" . | nindent 2 }}
   {{- with $own.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -245,16 +245,20 @@ spec:
       serviceAccountName: {{ include "millrace.serviceAccountName" $scope }}
       automountServiceAccountToken: {{ eq $component "controller" }}
       enableServiceLinks: false
-      {{- include "millrace.pullSecrets" $root | nindent 6 }}
+      {{- with include "millrace.pullSecrets" $root | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
       terminationGracePeriodSeconds: {{ add (int64 (default 0 $own.lameDuckSeconds)) (int64 $root.Values.settings.drainSeconds) 10 }}
       securityContext:
         {{- include "millrace.podSecurity" (dict "user" 65532) | nindent 8 }}
-      {{- include "millrace.scheduling" $scope | nindent 6 }}
+      {{- with include "millrace.scheduling" $scope | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
       {{- if ne $component "controller" }}
-      {{- include "millrace.spread" $scope | nindent 6 }}
+      {{- include "millrace.spread" $scope | trim | nindent 6 }}
       {{- end }}
       containers:
-        - {{- include "millrace.container" $scope | nindent 10 }}
+        - {{ include "millrace.container" $scope | trim | nindent 10 | trim }}
           ports:
             {{- if has $component (list "command" "query") }}
             - { name: http, containerPort: 8080 }
@@ -298,7 +302,7 @@ controller adds the image, and what says so. Takes the root.
 {{- $scope := dict "root" . "component" "rebuild" "secret" (include "millrace.secretName" .) }}
 metadata:
   labels:
-    {{- include "millrace.labels" $scope | nindent 4 }}
+    {{- include "millrace.podLabels" $scope | nindent 4 }}
     {{- with .Values.rebuild.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -311,11 +315,15 @@ spec:
   automountServiceAccountToken: false
   enableServiceLinks: false
   restartPolicy: Never
-  {{- include "millrace.pullSecrets" . | nindent 2 }}
+  {{- with include "millrace.pullSecrets" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   terminationGracePeriodSeconds: {{ add (int64 .Values.settings.drainSeconds) 10 }}
   securityContext:
     {{- include "millrace.podSecurity" (dict "user" 65532) | nindent 4 }}
-  {{- include "millrace.scheduling" $scope | nindent 2 }}
+  {{- with include "millrace.scheduling" $scope | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   containers:
     - name: rebuild
       command: [/millrace-projector]

@@ -60,11 +60,13 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "millrace.labels" $scope | nindent 8 }}
+        {{- include "millrace.podLabels" $scope | nindent 8 }}
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
-      {{- include "millrace.pullSecrets" $root | nindent 6 }}
+      {{- with include "millrace.pullSecrets" $root | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
       terminationGracePeriodSeconds: 30
       securityContext:
         {{- include "millrace.podSecurity" (dict "user" (int64 .user)) | nindent 8 }}
