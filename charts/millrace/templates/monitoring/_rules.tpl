@@ -27,7 +27,15 @@ are switched off, each with the address of its page. Takes the root.
 {{- $number := float64 $value }}
 {{- $text = $text | replace $placed (eq $number (floor $number) | ternary (printf "%.0f" $number) (toString $value)) }}
 {{- end }}
-{{- $absent := include "millrace.monitoring.absentRoles" (dict "selector" $selector "roles" $rule.roles) }}
+{{- $roles := $rule.roles }}
+{{- $disabled := $rule.disabled }}
+{{- if not .Values.controller.enabled }}
+{{- $roles = without $roles "controller" }}
+{{- end }}
+{{- if not .Values.verify.enabled }}
+{{- $disabled = append $disabled "MillraceVerifyStale" }}
+{{- end }}
+{{- $absent := include "millrace.monitoring.absentRoles" (dict "selector" $selector "roles" $roles) }}
 {{- $known := dict }}
 {{- $groups := list }}
 {{- range $group := (fromYaml $text).groups }}
@@ -44,7 +52,7 @@ are switched off, each with the address of its page. Takes the root.
 {{- $_ := set $one.annotations "runbook_url" (printf "%s/%s.md" (trimSuffix "/" $rule.runbookBaseUrl) $one.alert) }}
 {{- $_ := set $one "labels" (merge (dict) $one.labels $rule.alertLabels) }}
 {{- end }}
-{{- if and (not (has $one.alert $rule.disabled)) $one.expr }}
+{{- if and (not (has $one.alert $disabled)) $one.expr }}
 {{- $rules = append $rules $one }}
 {{- end }}
 {{- end }}
