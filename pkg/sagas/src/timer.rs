@@ -48,6 +48,8 @@ pub struct Standing {
     pub unfinished: u64,
     /// For how long the oldest of them has not got on.
     pub oldest: Duration,
+    /// How many came to an end that only people can put right, and nobody did so far.
+    pub left_to_people: u64,
 }
 
 /// The schedule could not be read or written.
@@ -219,12 +221,13 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
 
     async fn measure(&self) {
         match self.schedule.standing().await {
-            Ok(Standing { unfinished, oldest }) => {
-                #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-                let unfinished = unfinished as f64;
-                metrics::gauge!("millrace_sagas_unfinished", "saga" => S::NAME).set(unfinished);
+            Ok(standing) => {
+                metrics::gauge!("millrace_sagas_unfinished", "saga" => S::NAME)
+                    .set(figure(standing.unfinished));
                 metrics::gauge!("millrace_saga_oldest_unfinished_seconds", "saga" => S::NAME)
-                    .set(oldest.as_secs_f64());
+                    .set(standing.oldest.as_secs_f64());
+                metrics::gauge!("millrace_sagas_left_to_people", "saga" => S::NAME)
+                    .set(figure(standing.left_to_people));
             }
             Err(error) => {
                 let error = &error as &dyn Error;
@@ -232,4 +235,9 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
             }
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+const fn figure(count: u64) -> f64 {
+    count as f64
 }
