@@ -1,16 +1,16 @@
 use std::{
     error::Error,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{Stream, StreamExt, stream};
 use millrace_es::Saga;
 use millrace_eventlog::jittered;
 use millrace_kernel::EntityId;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Pump, Pumped};
@@ -112,7 +112,6 @@ pub struct Timer<S: Saga> {
     pump: Pump<S>,
     schedule: Arc<dyn Schedule>,
     options: TimerOptions,
-    bell: Arc<Notify>,
 }
 
 impl<S: Saga> std::fmt::Debug for Timer<S> {
@@ -132,18 +131,18 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
             pump,
             schedule,
             options,
-            bell: Arc::new(Notify::new()),
         }
-    }
-
-    /// What wakes it before its time.
-    #[must_use]
-    pub fn bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.bell)
     }
 
     /// Works until told to stop; what it has claimed then is finished, or due again later.
     pub async fn run(self, stop: CancellationToken) {
+        self.run_woken_by(stream::pending(), stop).await;
+    }
+
+    /// The same, woken before its time by hints, each of which says that something may be due now.
+    /// Nothing depends on them but how soon that is looked at: they may be lost, come twice, or end.
+    pub async fn run_woken_by(self, hints: impl Stream<Item = ()> + Send, stop: CancellationToken) {
+        let mut hints = pin!(hints.fuse());
         let mut measured: Option<Instant> = None;
         while !stop.is_cancelled() {
             if measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
@@ -163,7 +162,7 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.bell.notified() => {}
+                Some(()) = hints.next() => {}
                 () = tokio::time::sleep(jittered(self.options.poll_every)) => {}
             }
         }
