@@ -212,6 +212,7 @@ class Roles(unittest.TestCase):
         self.assertTrue(controllers["MILLRACE_JOB_IMAGE"].startswith("registry.example/shop/millrace@sha256:"))
         self.assertEqual(told["NATS_CREDS"], "/etc/millrace/nats/user.creds")
         self.assertEqual(told["MILLRACE_REBUILD_BY"], "job")
+        self.assertIn("MILLRACE_NOTIFICATIONS_TOPIC_ARN", told)
         self.assertEqual(template["metadata"]["labels"]["app.kubernetes.io/component"], "rebuild")
         self.assertEqual(template["metadata"]["labels"]["tier"], "bulk")
         self.assertNotIn("MILLRACE_CURSOR_KEY", told)
