@@ -33,6 +33,9 @@ pub struct Endpoints {
     pub own_databases: BTreeMap<String, String>,
     /// The NATS server.
     pub nats_url: String,
+    /// The file with the credentials that it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_creds: Option<PathBuf>,
     /// The DynamoDB endpoint; `None` is Amazon's.
     pub dynamodb_endpoint: Option<String>,
     /// What every name in NATS and DynamoDB begins with.
@@ -178,6 +181,9 @@ pub struct Target {
     /// NATS
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats_url: Option<String>,
+    /// File with the credentials (JWT and key) that NATS asks for
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
     /// DynamoDB [default: Amazon's, by the usual AWS settings]
     #[arg(long, env = "DYNAMODB_ENDPOINT", value_name = "URL")]
     pub dynamodb_endpoint: Option<String>,
@@ -212,6 +218,7 @@ impl Target {
             database_url,
             own_databases: BTreeMap::new(),
             nats_url: "nats://127.0.0.1:4222".to_owned(),
+            nats_creds: None,
             dynamodb_endpoint: None,
             namespace: "millrace".to_owned(),
             banking_log: LogStore::default(),
@@ -236,6 +243,7 @@ impl Target {
             own_databases,
             database_url: self.database_url.clone().unwrap_or(known.database_url),
             nats_url: self.nats_url.clone().unwrap_or(known.nats_url),
+            nats_creds: self.nats_creds.clone().or(known.nats_creds),
             dynamodb_endpoint: self.dynamodb_endpoint.clone().or(known.dynamodb_endpoint),
             namespace: self.namespace.clone().unwrap_or(known.namespace),
             banking_log: self.banking_log.unwrap_or(known.banking_log),
@@ -255,6 +263,7 @@ mod tests {
             read_database_url: None,
             own: OwnDatabases::default(),
             nats_url: None,
+            nats_creds: None,
             dynamodb_endpoint: None,
             namespace: None,
             banking_log: None,
@@ -272,6 +281,7 @@ mod tests {
             read_database_url: "postgres://a/read".into(),
             own_databases: [("billing".to_owned(), "postgres://a/billing".to_owned())].into(),
             nats_url: "nats://a".into(),
+            nats_creds: None,
             dynamodb_endpoint: Some("http://a".into()),
             namespace: "millrace".into(),
             banking_log: LogStore::Postgres,

@@ -110,7 +110,16 @@ pub async fn topology_with(
     let names =
         Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
     let url = &endpoints.nats_url;
-    let client = async_nats::ConnectOptions::new()
+    let options = match &endpoints.nats_creds {
+        Some(file) => async_nats::ConnectOptions::with_credentials_file(file)
+            .await
+            .map_err(|error| {
+                let file = file.display();
+                Failure::Usage(format!("{file} (NATS_CREDS) has no credentials: {error}"))
+            })?,
+        None => async_nats::ConnectOptions::new(),
+    };
+    let client = options
         .name("millrace")
         .connection_timeout(Duration::from_millis(CONNECT_MS))
         .connect(url)

@@ -141,6 +141,7 @@ impl System {
             read_database_url: database.url.clone(),
             own_databases: std::collections::BTreeMap::new(),
             nats_url: context.nats_url.clone(),
+            nats_creds: None,
             dynamodb_endpoint: Some(context.dynamodb_endpoint.clone()),
             namespace: context.fresh_name("ns"),
             banking_log: roles.banking_log,

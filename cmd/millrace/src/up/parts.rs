@@ -142,6 +142,7 @@ impl Stores<'_> {
             database_url,
             own_databases,
             nats_url,
+            nats_creds: None,
             dynamodb_endpoint: Some(dynamodb_endpoint),
             namespace: self.namespace.to_owned(),
             banking_log: self.banking_log,
