@@ -10,7 +10,7 @@ COPY . .
 # The target is named although it is this machine's, so that what runs while compiling is not made static.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    target="$(rustc -vV | sed -n 's/^host: //p')" \
+    target="$(rustc --print host-tuple)" \
     && CARGO_INCREMENTAL=0 CARGO_PROFILE_RELEASE_STRIP=symbols \
        cargo build --release --locked --target "$target" --bins \
          --package millrace --package millrace-command --package millrace-projector \
