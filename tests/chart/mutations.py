@@ -25,7 +25,7 @@ MUTATIONS = [
     ("Everywhere.test_what_is_mounted_is_there_and_files_can_be_written_in_tmp_only", "templates/_pod.tpl", "- name: ca-bundle\n", "- name: ca\n"),
     ("Everywhere.test_every_object_is_labelled_and_in_the_namespace", "templates/networkpolicies.yaml", "  name: {{ $name }}-to-dns\n  namespace: {{ .Release.Namespace }}\n", "  name: {{ $name }}-to-dns\n"),
     ("Everywhere.test_selectors_find_their_pods_and_only_those", "templates/roles/services.yaml", 'include "millrace.selectorLabels" $scope', 'include "millrace.selectorLabels" (dict "root" $)'),
-    ("Everywhere.test_accounts_and_config_that_pods_name_are_made_before_them", "templates/roles/serviceaccounts.yaml", '"rebuild"', '"rebuilt"'),
+    ("Everywhere.test_accounts_and_config_that_pods_name_are_made_before_them", "templates/roles/serviceaccounts.yaml", "{{- if and $own.serviceAccount.create", '{{- if and (ne $component "rebuild") $own.serviceAccount.create'),
     ("Everywhere.test_roles_are_told_nothing_that_they_refuse", "templates/_settings.tpl", '"for" (list "query") "required" true', '"for" $everyone "required" true'),
     ("Everywhere.test_no_secret_stands_in_the_open", "templates/_settings.tpl", '{{- $_ := set $out "MILLRACE_NAMESPACE" $settings.namespace }}', '{{- $_ := set $out "MILLRACE_NAMESPACE" $settings.namespace }}{{- $_ := set $out "DATABASE_URL" "postgres://x" }}'),
     ("Roles.test_probes_ask_different_questions_and_nothing_is_killed_while_it_waits", "templates/_pod.tpl", "{ path: /readyz, port: admin }", "{ path: /livez, port: admin }"),
