@@ -67,6 +67,7 @@ MUTATIONS = [
     ("Dev.test_each_store_is_one_replica_with_a_service", "templates/dev/_store.tpl", "replicas: 1", "replicas: 2"),
     ("Dev.test_roles_are_told_where_it_is", "templates/_settings.tpl", "dev-dynamodb:8000", "dev-dynamodb:8001"),
     ("Dev.test_data_is_on_claims_when_it_is_to_last", "templates/dev/_store.tpl", "{{- $keeps := and .data", "{{- $keeps := and false"),
+    ("Dev.test_its_password_can_be_given_where_nothing_can_be_kept", "templates/_settings.tpl", '{{- $_ := set $out "POSTGRES_PASSWORD" . }}', ""),
     ("Dev.test_one_server_has_no_three_copies", "templates/validate.yaml", "(gt (int .Values.nats.replicas) 1)", "(gt (int .Values.nats.replicas) 3)"),
     ("Definition.test_it_is_that_of_the_repository", "files/crds/replays.yaml", "- rpl", "- rpy"),
     ("Definition.test_it_is_that_of_the_repository", "templates/crds.yaml", "helm.sh/resource-policy: keep", "helm.sh/resource-policy: delete"),

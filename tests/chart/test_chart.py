@@ -1,5 +1,6 @@
 """What must hold of everything that the chart renders. Each was seen to fail: see mutations.py."""
 
+import base64
 import json
 import re
 import unittest
@@ -476,6 +477,12 @@ class Dev(unittest.TestCase):
         pod = one(objects, "StatefulSet", "-dev-postgresql")["spec"]["template"]["spec"]
         volume = next(each for each in pod["volumes"] if each["name"] == "data")
         self.assertEqual(volume["persistentVolumeClaim"]["claimName"], "shop-millrace-dev-postgresql")
+
+    def test_its_password_can_be_given_where_nothing_can_be_kept(self):
+        data = one(render("dev", "dev.postgresql.password=given"), "Secret", "millrace")["data"]
+        self.assertEqual(base64.b64decode(data["POSTGRES_PASSWORD"]), b"given")
+        url = base64.b64decode(data["DATABASE_URL"]).decode()
+        self.assertEqual(url, "postgres://postgres:given@shop-millrace-dev-postgresql:5432/millrace")
 
     def test_one_server_has_no_three_copies(self):
         with self.assertRaisesRegex(Refused, "one server"):
