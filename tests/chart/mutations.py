@@ -54,7 +54,7 @@ MUTATIONS = [
     ("Policies.test_everything_is_denied_and_each_pod_has_what_it_needs", "templates/networkpolicies.yaml", '"rebuild" "verify" "migrate" }}', '"verify" "migrate" }}'),
     ("Policies.test_bundled_stores_are_reached_by_name_and_others_by_port", "templates/networkpolicies.yaml", '"s3" 9000', '"s3" 9001'),
     ("Policies.test_the_edge_reaches_the_public_ports_only", "templates/networkpolicies.yaml", "    - ports: [{ port: admin }]\n      from:\n        {{- toYaml $policy.monitoring | nindent 8 }}", "    - ports: [{ port: admin }]"),
-    ("Secrets.test_a_reference_wins_and_nothing_of_it_is_in_the_charts_secret", "templates/_settings.tpl", "{{- if and $secret.ref $secret.ref.name }}", "{{- if false }}"),
+    ("Secrets.test_a_reference_wins_and_nothing_of_it_is_in_the_charts_secret", "templates/_settings.tpl", "key: {{ default $variable $secret.ref.key | quote }}", "key: {{ $variable | quote }}"),
     ("Secrets.test_with_a_secret_of_ones_own_none_is_made", "templates/roles/secret.yaml", "{{- if not .Values.existingSecret }}", "{{- if true }}"),
     ("Secrets.test_something_must_say_where_the_stores_are", "templates/_settings.tpl", "{{- else if $secret.required }}", "{{- else if false }}"),
     ("Secrets.test_what_is_made_up_is_long_and_only_there_when_nothing_says_it", "templates/_settings.tpl", "MILLRACE_CURSOR_KEY: 48", "MILLRACE_CURSOR_KEY: 24"),

@@ -353,7 +353,7 @@ class Policies(unittest.TestCase):
             ports = [rule["ports"][0]["port"] for rule in spec["ingress"] if edge in rule.get("from", [])]
             self.assertEqual(ports, ["http"])
             for rule in spec["ingress"]:
-                self.assertTrue(rule["from"], f"{name} lets everybody in to {rule['ports']}")
+                self.assertTrue(rule.get("from"), f"{name} lets everybody in to {rule['ports']}")
 
 
 def selects(selector, labels):
