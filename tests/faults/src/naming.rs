@@ -191,3 +191,27 @@ fn same(
         "{whose} shows {fields:?} as {found:?} and not {wanted:?}"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_name_and_a_name_too_many_are_noticed() {
+        let fields = ["user_username", "user_email"];
+        let ada = ("Ada".to_owned(), "ada@demo.com".to_owned());
+        let called = json!({"user_username": "Ada", "user_email": "ada@demo.com"});
+        let nobody = json!({"user_username": null, "user_email": null});
+        same("o-1", &called, fields, Some(&ada)).unwrap();
+        same("o-1", &nobody, fields, None).unwrap();
+        let old = json!({"user_username": "Ada", "user_email": "old@demo.com"});
+        for (row, called) in [
+            (&old, Some(&ada)),
+            (&nobody, Some(&ada)),
+            (&called, None),
+            (&json!({}), Some(&ada)),
+        ] {
+            same("o-1", row, fields, called).unwrap_err();
+        }
+    }
+}
