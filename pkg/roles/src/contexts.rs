@@ -252,13 +252,14 @@ fn payment_timers(
     let (signals, context) = (around.signals.clone(), log.context().clone());
     let stop = stop.clone();
     Ok(vec![Box::pin(async move {
-        match signals.on_events(&context, PAYMENT_REQUESTED).await {
+        let hints = signals.on_events(&context, PAYMENT_REQUESTED).await;
+        let hints = hints.inspect_err(|error| {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(error, "nothing wakes payments before their time");
+        });
+        match hints {
             Ok(hints) => timer.run_woken_by(hints, stop).await,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "nothing wakes payments before their time");
-                timer.run(stop).await;
-            }
+            Err(_) => timer.run(stop).await,
         }
     })])
 }
