@@ -97,6 +97,8 @@ DASHBOARDS = {
              [("millrace:projection_lag_events:sum{$s}", "{{projection}}")]),
             ("Applied", "ops", "Events a second.",
              [("millrace:projection_events:rate5m{$s}", "{{projection}}")]),
+            ("Partitions at work", "short", "How many are owned: a multiple of settings.partitions is right.",
+             [("sum by (projection) (millrace_projection_partitions{$s})", "{{projection}}")]),
             ("From append to readable, p99", "s", "What at_least waits for.",
              [(quantile(0.99, "millrace_write_to_readable_seconds", "projection"), "{{projection}}")]),
             ("Batch, p99", "s", "How long a batch takes to be committed.",
@@ -145,7 +147,7 @@ DASHBOARDS = {
         ("Work", [
             ("Loaded by projectors", "ops", "Events a second; Jobs are not scraped.",
              [(rate("millrace_rebuild_events_total", "projection"), "{{projection}}")]),
-            ("Live views behind", "s", "What a rebuild costs the live views; it may show the new generation while that catches up.",
+            ("Live views behind", "s", "What a rebuild costs the views that answer.",
              [("millrace:projection_lag_seconds:max{$s}", "{{projection}}")]),
             ("Held still for verification, p99", "s", "How long a live view was held still to compare it.",
              [(quantile(0.99, "millrace_verify_standstill_seconds", "projection"), "{{projection}}")]),

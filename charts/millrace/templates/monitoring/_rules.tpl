@@ -17,7 +17,7 @@ are switched off, each with the address of its page. Takes the root.
 {{- define "millrace.monitoring.groups" -}}
 {{- $rule := .Values.monitoring.prometheusRule }}
 {{- $selector := printf "namespace=%q,release=%q" .Release.Namespace .Release.Name }}
-{{- $text := .Files.Get "files/rules/millrace.yaml" | replace "${selector}" $selector | replace "${namespace}" .Release.Namespace }}
+{{- $text := .Files.Get "files/rules/millrace.yaml" | replace "${selector}" $selector | replace "${namespace}" .Release.Namespace | replace "${partitions}" (toString .Values.settings.partitions) }}
 {{- range $name, $value := $rule.thresholds }}
 {{- $placed := printf "${%s}" $name }}
 {{- if not (contains $placed $text) }}
