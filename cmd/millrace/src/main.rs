@@ -11,6 +11,7 @@ mod events;
 mod example;
 mod failure;
 mod lag;
+mod listening;
 mod log;
 mod migrate;
 mod openapi;
@@ -18,6 +19,7 @@ mod opened;
 mod output;
 mod replay;
 mod role;
+mod s3;
 mod sns;
 mod stream_reader;
 mod up;
@@ -57,6 +59,8 @@ enum Command {
     OpenApi(openapi::OpenApi),
     #[command(hide = true)]
     Role(role::Role),
+    #[command(hide = true)]
+    S3(s3::S3),
     #[command(hide = true)]
     Sns(sns::Sns),
     Up(Box<up::Up>),
@@ -109,6 +113,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replay(replay) => replay.run(cli.output).await,
         // `main` took it.
         Command::Role(_) => Ok(()),
+        Command::S3(s3) => s3.run().await,
         Command::Sns(sns) => sns.run().await,
         Command::Up(up) => up.run().await,
     }
