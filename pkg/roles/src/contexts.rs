@@ -255,8 +255,10 @@ fn payment_timers(
         match signals.on_events(&context, PAYMENT_REQUESTED).await {
             Ok(hints) => timer.run_woken_by(hints, stop).await,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "nothing wakes payments before their time");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "nothing wakes payments before their time"
+                );
                 timer.run(stop).await;
             }
         }
