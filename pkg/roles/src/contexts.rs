@@ -252,14 +252,15 @@ fn payment_timers(
     let (signals, context) = (around.signals.clone(), log.context().clone());
     let stop = stop.clone();
     Ok(vec![Box::pin(async move {
-        let hints = signals.on_events(&context, PAYMENT_REQUESTED).await;
-        let hints = hints.inspect_err(|error| {
-            let error: &dyn std::error::Error = error;
-            tracing::warn!(error, "nothing wakes payments before their time");
-        });
-        match hints {
+        match signals.on_events(&context, PAYMENT_REQUESTED).await {
             Ok(hints) => timer.run_woken_by(hints, stop).await,
-            Err(_) => timer.run(stop).await,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "nothing wakes payments before their time"
+                );
+                timer.run(stop).await;
+            }
         }
     })])
 }
