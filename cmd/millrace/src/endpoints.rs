@@ -206,7 +206,11 @@ impl Target {
         if let Some(running) = running {
             return Ok(self.over(running));
         }
-        let Some(database_url) = self.database_url.clone() else {
+        // An installation of a context that only listens has no event logs.
+        let database_url = self.database_url.clone();
+        let database_url = database_url.or_else(|| self.read_database_url.clone());
+        let database_url = database_url.or_else(|| self.own.given().into_values().next());
+        let Some(database_url) = database_url else {
             return Err(Failure::Unavailable(anyhow::anyhow!(
                 "no `millrace up` is running in {} and DATABASE_URL is not set: start one, name \
                  its folder with --data-dir, or set DATABASE_URL, NATS_URL and DYNAMODB_ENDPOINT",

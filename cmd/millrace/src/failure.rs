@@ -14,7 +14,8 @@ Exit codes:
   2  wrong usage: an option or value that makes no sense
   3  not found: the stream, dead letter or log asked for is not there
   4  unavailable: a server did not answer; the same command may work later
-  5  refused: it needs a confirmation (--yes), or the state does not allow it";
+  5  refused: it needs a confirmation (--yes), or the state does not allow it
+  6  different: a view or a stream is not what the log says (millrace verify)";
 
 /// Why a command did not do what it was asked to. Each kind has an exit code of its own.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum Failure {
     Unavailable(anyhow::Error),
     /// It needs a confirmation, or the state does not allow it.
     Refused(String),
+    /// Something is not what the log says.
+    Different(String),
     /// Whoever reads our output went away (`| head`): nothing is left to do, and nothing is wrong.
     OutputClosed,
 }
@@ -51,6 +54,7 @@ impl Failure {
             Self::NotFound(_) => 3,
             Self::Unavailable(_) => 4,
             Self::Refused(_) => 5,
+            Self::Different(_) => 6,
         })
     }
 }
@@ -59,7 +63,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) | Self::Unavailable(error) => f.write_str(&chain(error)),
-            Self::Usage(text) | Self::NotFound(text) | Self::Refused(text) => f.write_str(text),
+            Self::Usage(text)
+            | Self::NotFound(text)
+            | Self::Refused(text)
+            | Self::Different(text) => f.write_str(text),
             Self::OutputClosed => f.write_str("the output was closed"),
         }
     }

@@ -23,6 +23,7 @@ mod s3;
 mod sns;
 mod stream_reader;
 mod up;
+mod verify;
 
 use std::{collections::BTreeSet, process::ExitCode};
 
@@ -64,6 +65,7 @@ enum Command {
     #[command(hide = true)]
     Sns(sns::Sns),
     Up(Box<up::Up>),
+    Verify(Box<verify::Verify>),
 }
 
 /// The environment variables that settings of any command come from.
@@ -116,5 +118,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::S3(s3) => s3.run().await,
         Command::Sns(sns) => sns.run().await,
         Command::Up(up) => up.run().await,
+        Command::Verify(verify) => Box::pin(verify.run(cli.output)).await,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser};
 use millrace_projecting::{
-    DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, RunnerParts, StoreKind, View,
+    DeadLetters, DynamoStore, PgStore, Rebuilds, Runner, RunnerParts, StoreKind, View, show_checks,
 };
 use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
@@ -297,6 +297,7 @@ async fn work(
         return loaded;
     }
     let names = topology.names().clone();
+    let checks = postgres.clone();
     let member = MemberId::new(&instance_name())?;
     let parts = RunnerParts {
         logs: logs.shared(),
@@ -315,6 +316,7 @@ async fn work(
         futures::future::join_all(timers),
         Box::pin(runner.run(stop.clone())),
         Box::pin(AdvisoryCounter::new(topology).run(stop.clone())),
+        Box::pin(show_checks(checks, stop.clone())),
         Box::pin(replay(
             settings.projector.rebuild_by,
             rebuilds,

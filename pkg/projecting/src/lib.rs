@@ -8,6 +8,7 @@ mod applying;
 mod backoff;
 mod batch;
 mod chain;
+mod checking;
 mod dead_letters;
 mod dynamodb;
 mod error;
@@ -27,6 +28,7 @@ mod stores;
 mod verify;
 mod view;
 
+pub use checking::show_checks;
 pub use dead_letters::{DeadLetters, LetterFilter, MAX_LETTERS_PER_PAGE, Requested};
 pub use dynamodb::{Descending, DynamoReadModel, DynamoReader, DynamoStore};
 pub use error::StoreError;
@@ -40,15 +42,20 @@ pub use letter_runs::{
 };
 pub use letters::{Action, DeadLetter, LetterStatus, Reason, RequestId};
 pub use owner::Owner;
-pub use postgres::{PgReadModel, PgReadOptions, PgReader, PgStore, bad_column, containing};
+pub use postgres::{
+    KeptCheck, PgReadModel, PgReadOptions, PgReader, PgStore, bad_column, containing,
+};
 pub use reacting::{EFFECT_TIMEOUT_MS, EffectError, React};
 pub use read::{AtLeast, ReadError};
 pub use rebuild::{LoadEnd, Pace, RebuildPlan, RebuildState, Rebuilds, Share, Target};
 pub use runner::{MAX_BATCH_EVENTS_DYNAMODB, MAX_BATCH_EVENTS_POSTGRES, Runner, RunnerParts};
 pub use stores::{
-    BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, Loaded, LocalIndex,
-    POSITION_ATTRIBUTE, PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition, UnchangedColumns,
-    attribute,
+    BadItem, DynamoRows, GlobalIndex, Item, KeyAttribute, KeyKind, Loaded, LocalIndex, Origin,
+    Origins, POSITION_ATTRIBUTE, PgRows, PgTally, TOMBSTONE_ATTRIBUTE, TableDefinition,
+    UnchangedColumns, attribute,
 };
-pub use verify::{MAX_SAMPLE_KEYS, Subjects, Verification, VerifyMode, VerifyOptions};
+pub use verify::{
+    Check, CheckOptions, Checked, Difference, DifferenceKind, MAX_CHECKED_KEYS, MAX_DIFFERENCES,
+    MAX_SAMPLE_KEYS, Subjects, Verification, VerifyMode, VerifyOptions,
+};
 pub use view::{StoreKind, View};

@@ -17,6 +17,20 @@ pub type Loaded<P> = Vec<(<P as RowProjection>::Key, <P as RowProjection>::Row)>
 /// Tables of a view, each with columns of it.
 pub type UnchangedColumns = &'static [(&'static str, &'static [&'static str])];
 
+/// Where the events of a row come from: a row whose `column` is X is made of the events of the stream
+/// `<prefix>X`, and of no other. A check of some streams against the log finds rows by it that no
+/// event made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The column, or the attribute of an item: a text.
+    pub column: &'static str,
+    /// What the names of the streams begin with, such as `order-`.
+    pub prefix: &'static str,
+}
+
+/// The origins of tables, by table.
+pub type Origins = &'static [(&'static str, Origin)];
+
 /// A row projection kept in PostgreSQL.
 ///
 /// Both methods are called once per batch, whatever its size (a few thousand rows at most), inside
@@ -33,6 +47,10 @@ pub trait PgRows: RowProjection {
     /// columns that are named. A verification compares it when the fold has changed; what is not
     /// named it judges by folding some streams a second time.
     const UNCHANGED: UnchangedColumns = &[];
+    /// Where the rows of each table come from, unless they are
+    /// [`SHARED`](RowProjection::SHARED). Without it, rows that no event made are not found by a
+    /// check against the log.
+    const ORIGINS: Origins = &[];
 
     /// Reads the rows of these keys, sorted and each once; keys without a row are left out.
     ///
@@ -95,6 +113,8 @@ pub trait DynamoRows: RowProjection {
     /// named, a verification of a changed fold compares which items there are, and these; what is
     /// not named it judges by folding some streams a second time.
     const UNCHANGED: &'static [&'static str] = &[];
+    /// Where its items come from; see [`PgRows::ORIGINS`].
+    const ORIGIN: Option<Origin> = None;
 
     /// The primary key's attributes.
     fn item_key(key: &Self::Key) -> Item;

@@ -8,6 +8,7 @@
 //! holds nothing that the log could not give again.
 
 mod advisories;
+mod audit;
 mod client;
 mod consumer;
 mod dead_letters;
@@ -21,6 +22,9 @@ mod topology;
 pub mod wire;
 
 pub use advisories::AdvisoryCounter;
+pub use audit::{
+    MAX_AUDITED_POSITIONS, MAX_NAMED_POSITIONS, StreamAudit, StreamDifference, audit_stream,
+};
 pub use client::{connect, jetstream};
 pub use consumer::{
     ACK_WAIT_MS, ConsumeError, ConsumerOptions, ConsumerSpec, MAX_ACK_PENDING_EVENTS,

@@ -10,7 +10,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 /// Starts an endpoint on a port of every address and waits until it listens there.
 async fn start(arguments: &[&str], environment: &[(&str, String)]) -> (Process, u16) {
-    let port = free_port().unwrap();
+    let port = free_port();
     let listen = format!("0.0.0.0:{port}");
     let arguments = [arguments, &["--listen", &listen]].concat();
     let program = Path::new(env!("CARGO_BIN_EXE_millrace"));

@@ -22,4 +22,5 @@ mod replay;
 mod roles;
 mod run;
 mod up;
+mod verify;
 mod world;

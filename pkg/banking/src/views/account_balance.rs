@@ -9,7 +9,9 @@ use millrace_es::{
 };
 use millrace_http::{Consistency, NoQuery, PathId, Problem, StrongRead, StrongReadParams};
 use millrace_kernel::{EntityId, Money};
-use millrace_projecting::{BadItem, DynamoRows, Item, KeyAttribute, TableDefinition, attribute};
+use millrace_projecting::{
+    BadItem, DynamoRows, Item, KeyAttribute, Origin, TableDefinition, attribute,
+};
 use millrace_querying::{from_dynamodb, head_token, observe, unreadable};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -117,6 +119,11 @@ const STATUS: &str = "status";
 const VERSION: &str = "version";
 
 impl DynamoRows for AccountBalance {
+    const ORIGIN: Option<Origin> = Some(Origin {
+        column: ACCOUNT,
+        prefix: "account-",
+    });
+
     const TABLE: TableDefinition = TableDefinition {
         partition_key: KeyAttribute::text(ACCOUNT),
         sort_key: None,

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use millrace_es::{DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection};
 use millrace_http::{NoQuery, PathId, Problem, Read, ReadParams};
 use millrace_kernel::{EntityId, Money, Timestamp};
-use millrace_projecting::PgRows;
+use millrace_projecting::{Origin, Origins, PgRows};
 use millrace_querying::from_postgres;
 use serde::Serialize;
 use sqlx::{PgConnection, postgres::PgRow};
@@ -178,6 +178,14 @@ const STORE: &str = concat!(
 );
 
 impl PgRows for AccountSummaries {
+    const ORIGINS: Origins = &[(
+        "account_summaries",
+        Origin {
+            column: "account_id",
+            prefix: "account-",
+        },
+    )];
+
     /// In the order of the columns above, which one statement writes as a whole row.
     const TABLES: &'static str = r#"
 CREATE TABLE account_summaries (

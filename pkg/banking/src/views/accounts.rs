@@ -17,7 +17,7 @@ use millrace_es::{
     DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, StreamVersion,
 };
 use millrace_kernel::{EntityId, Money, Timestamp};
-use millrace_projecting::PgRows;
+use millrace_projecting::{Origin, Origins, PgRows};
 use serde::Serialize;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use utoipa::ToSchema;
@@ -188,6 +188,23 @@ SELECT * FROM UNNEST($1::text[], $2::text[])
 ON CONFLICT (account_id) DO UPDATE SET holder_name = excluded.holder_name";
 
 impl PgRows for Accounts {
+    const ORIGINS: Origins = &[
+        (
+            "accounts",
+            Origin {
+                column: "account_id",
+                prefix: "account-",
+            },
+        ),
+        (
+            "account_holders",
+            Origin {
+                column: "account_id",
+                prefix: "account-",
+            },
+        ),
+    ];
+
     /// The names stand once more beside the accounts, where a search finds them: an account is
     /// written with every movement, and the parts of its name would be indexed again each time.
     const TABLES: &'static str = r#"

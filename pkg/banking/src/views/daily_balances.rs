@@ -13,7 +13,7 @@ use millrace_es::{
 };
 use millrace_http::{Page, PathId, Problem, Read, ReadParams};
 use millrace_kernel::{EntityId, Money, TimeBound};
-use millrace_projecting::PgRows;
+use millrace_projecting::{Origin, Origins, PgRows};
 use millrace_querying::{from_postgres, invalid_parameter};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -163,6 +163,14 @@ const STORE: &str = concat!(
 );
 
 impl PgRows for DailyBalances {
+    const ORIGINS: Origins = &[(
+        "daily_balances",
+        Origin {
+            column: "account_id",
+            prefix: "account-",
+        },
+    )];
+
     const TABLES: &'static str = r#"
 CREATE TABLE daily_balances (
     account_id text COLLATE "C" NOT NULL,

@@ -13,7 +13,7 @@ use millrace_es::{
 use millrace_http::{List, ListParams, NoQuery, Page, PathId, Problem};
 use millrace_kernel::EntityId;
 use millrace_projecting::{
-    BadItem, Descending, DynamoRows, Item, KeyAttribute, TableDefinition, attribute,
+    BadItem, Descending, DynamoRows, Item, KeyAttribute, Origin, TableDefinition, attribute,
 };
 use millrace_querying::{from_dynamodb, observe, unreadable};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -86,6 +86,11 @@ fn number(version: StreamVersion) -> AttributeValue {
 }
 
 impl DynamoRows for TransactionHistory {
+    const ORIGIN: Option<Origin> = Some(Origin {
+        column: ACCOUNT,
+        prefix: "account-",
+    });
+
     const TABLE: TableDefinition = TableDefinition {
         partition_key: KeyAttribute::text(ACCOUNT),
         sort_key: Some(KeyAttribute::number(VERSION)),

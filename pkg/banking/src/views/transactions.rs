@@ -15,7 +15,7 @@ use millrace_es::{
 };
 use millrace_http::{List, ListParams, Page, PathId, Problem};
 use millrace_kernel::{EntityId, Money, MoneyInput, TimeBound, Timestamp};
-use millrace_projecting::PgRows;
+use millrace_projecting::{Origin, Origins, PgRows};
 use millrace_querying::{from_postgres, invalid_parameter, more_than};
 use serde::Deserialize;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -102,6 +102,23 @@ SELECT account_id, opened_version AS version FROM transaction_accounts
 WHERE account_id = ANY($1)";
 
 impl PgRows for Transactions {
+    const ORIGINS: Origins = &[
+        (
+            "transactions",
+            Origin {
+                column: "account_id",
+                prefix: "account-",
+            },
+        ),
+        (
+            "transaction_accounts",
+            Origin {
+                column: "account_id",
+                prefix: "account-",
+            },
+        ),
+    ];
+
     const TABLES: &'static str = r#"
 CREATE TABLE transactions (
     account_id text COLLATE "C" NOT NULL,

@@ -42,7 +42,7 @@ use millrace_es::{
     DecodeError, FoldError, Projection, Recorded, RecordedEvent, RowProjection, StreamVersion,
 };
 use millrace_kernel::{EntityId, Money, Timestamp};
-use millrace_projecting::{PgRows, UnchangedColumns, bad_column};
+use millrace_projecting::{Origin, Origins, PgRows, UnchangedColumns, bad_column};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -292,6 +292,23 @@ const STORE: &str = concat!(
 );
 
 impl PgRows for OrderReadModels {
+    const ORIGINS: Origins = &[
+        (
+            "order_read_models",
+            Origin {
+                column: "id",
+                prefix: "order-",
+            },
+        ),
+        (
+            "order_users",
+            Origin {
+                column: "user_id",
+                prefix: "user-",
+            },
+        ),
+    ];
+
     const TABLES: &'static str = r#"
 CREATE TABLE order_read_models (
     id text COLLATE "C" PRIMARY KEY,

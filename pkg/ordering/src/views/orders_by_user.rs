@@ -11,7 +11,7 @@ use millrace_es::{DecodeError, FoldError, Projection, Recorded, RecordedEvent, R
 use millrace_http::{List, ListParams, NoQuery, PathId, Problem};
 use millrace_kernel::{EntityId, Money, Timestamp};
 use millrace_projecting::{
-    BadItem, Descending, DynamoRows, Item, KeyAttribute, TableDefinition, attribute,
+    BadItem, Descending, DynamoRows, Item, KeyAttribute, Origin, TableDefinition, attribute,
 };
 use millrace_querying::{from_dynamodb, observe, unreadable};
 use serde::Serialize;
@@ -160,6 +160,11 @@ impl PlaceInList {
 }
 
 impl DynamoRows for OrdersByUser {
+    const ORIGIN: Option<Origin> = Some(Origin {
+        column: ORDER,
+        prefix: "order-",
+    });
+
     const TABLE: TableDefinition = TableDefinition {
         partition_key: KeyAttribute::text(USER),
         sort_key: Some(KeyAttribute::text(PLACED)),

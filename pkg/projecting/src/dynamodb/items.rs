@@ -87,6 +87,28 @@ impl Table {
         Ok((answer.items.unwrap_or_default(), next))
     }
 
+    /// Reads the beginning of one of the segments that the table is divided into, consistently.
+    pub(crate) async fn segment(
+        &self,
+        segment: u64,
+        segments: u64,
+        items: u64,
+    ) -> Result<Vec<Item>, StoreError> {
+        let small = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        let answer = self
+            .client
+            .scan()
+            .table_name(&self.name)
+            .consistent_read(true)
+            .segment(small(segment))
+            .total_segments(small(segments))
+            .limit(small(items))
+            .send()
+            .await
+            .map_err(store_error)?;
+        Ok(answer.items.unwrap_or_default())
+    }
+
     async fn load_page(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, DynamoFailure> {
         let mut found = Vec::with_capacity(keys.len());
         for attempt in 0..=MAX_CONFLICT_RETRIES {

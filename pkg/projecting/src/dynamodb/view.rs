@@ -11,7 +11,7 @@ use super::{
 use crate::{
     batch::{Batch, Chunk, Entry, NewLetter, Parked, Slot, Slots, fold_rows, keys_to_load},
     generation::{Checkpoint, Lane},
-    stores::{DynamoRows, Item, POSITION_ATTRIBUTE, TOMBSTONE_ATTRIBUTE, TableDefinition},
+    stores::{DynamoRows, Item, Origin, POSITION_ATTRIBUTE, TOMBSTONE_ATTRIBUTE, TableDefinition},
 };
 
 /// A view in DynamoDB with its types erased.
@@ -21,6 +21,9 @@ pub(crate) trait DynamoView: Send + Sync {
 
     /// See [`DynamoRows::UNCHANGED`].
     fn unchanged(&self) -> &'static [&'static str];
+
+    /// See [`DynamoRows::ORIGIN`].
+    fn origin(&self) -> Option<Origin>;
 
     /// Folds the events of a stream, from its first, into items from nothing. None when some of
     /// them cannot be folded.
@@ -143,6 +146,10 @@ impl<P: DynamoRows> DynamoView for RowsOf<P> {
 
     fn unchanged(&self) -> &'static [&'static str] {
         P::UNCHANGED
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        P::ORIGIN
     }
 
     fn fold_anew(&self, at: &Checkpoint, events: Vec<RecordedEvent>) -> Option<Vec<ItemWrite>> {

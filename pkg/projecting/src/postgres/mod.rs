@@ -1,6 +1,7 @@
 //! Views in PostgreSQL: a schema per generation, control tables in the schema `projections`.
 
 mod apply;
+mod checks;
 mod columns;
 mod dead_letters;
 pub(crate) mod holds;
@@ -14,6 +15,7 @@ mod switch;
 mod view;
 
 pub(crate) use apply::PgGeneration;
+pub use checks::KeptCheck;
 pub use columns::{bad_column, containing};
 pub use read::{PgReadModel, PgReadOptions, PgReader};
 pub use store::PgStore;

@@ -25,7 +25,7 @@ use crate::{
 pub(super) const CONTROL_SCHEMA: &str = "projections";
 
 /// The control tables' migrations, in order.
-const MIGRATIONS: [(&str, &str); 7] = [
+const MIGRATIONS: [(&str, &str); 8] = [
     (
         "generations",
         include_str!("../../../../migrations/projections/0001_generations.sql"),
@@ -53,6 +53,10 @@ const MIGRATIONS: [(&str, &str); 7] = [
     (
         "reactions",
         include_str!("../../../../migrations/projections/0007_reactions.sql"),
+    ),
+    (
+        "checks",
+        include_str!("../../../../migrations/projections/0008_checks.sql"),
     ),
 ];
 

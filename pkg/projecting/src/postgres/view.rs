@@ -10,7 +10,7 @@ use crate::{
     },
     generation::Lane,
     letters::Reason,
-    stores::{PgRows, PgTally, UnchangedColumns},
+    stores::{Origins, PgRows, PgTally, UnchangedColumns},
 };
 
 /// A view in PostgreSQL with its types erased.
@@ -21,6 +21,9 @@ pub(crate) trait PgView: Send + Sync {
 
     /// See [`PgRows::UNCHANGED`].
     fn unchanged(&self) -> UnchangedColumns;
+
+    /// See [`PgRows::ORIGINS`].
+    fn origins(&self) -> Origins;
 
     /// Whether a row is made from the events of one key in one partition, so that a stream can be
     /// folded alone.
@@ -92,6 +95,10 @@ impl<P: PgRows> PgView for RowsOf<P> {
 
     fn unchanged(&self) -> UnchangedColumns {
         P::UNCHANGED
+    }
+
+    fn origins(&self) -> Origins {
+        P::ORIGINS
     }
 
     fn is_by_key(&self) -> bool {
@@ -169,6 +176,10 @@ impl<P: PgTally> PgView for TallyOf<P> {
 
     fn unchanged(&self) -> UnchangedColumns {
         P::UNCHANGED
+    }
+
+    fn origins(&self) -> Origins {
+        &[]
     }
 
     fn is_by_key(&self) -> bool {

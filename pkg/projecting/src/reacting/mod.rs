@@ -29,7 +29,7 @@ use crate::{
     batch::{Batch, Chunk, NewLetter, Parked},
     generation::Lane,
     postgres::PgView,
-    stores::UnchangedColumns,
+    stores::{Origins, UnchangedColumns},
 };
 
 /// The most events of one batch of effects: what a process that is killed repeats, and no more.
@@ -114,6 +114,10 @@ impl<R: Reaction> PgView for NoRows<R> {
     }
 
     fn unchanged(&self) -> UnchangedColumns {
+        &[]
+    }
+
+    fn origins(&self) -> Origins {
         &[]
     }
 

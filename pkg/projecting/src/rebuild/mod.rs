@@ -38,7 +38,7 @@ use crate::{
     owner::Owner,
     postgres::PgStore,
     runner::lease_group,
-    verify::{Subjects, Verification, VerifyOptions},
+    verify::{Check, CheckOptions, Subjects, Verification, VerifyOptions},
     view::{StoreKind, View},
 };
 
@@ -263,6 +263,29 @@ impl Rebuilds {
                 store.of(view.name()).verify(subjects, options, stop).await
             }
             (StoreKind::DynamoDb, _, Some(store)) => store.verify(subjects, options, stop).await,
+            _ => Err(view.no_store()),
+        }
+    }
+
+    /// Compares rows of the generation of a projection that answers now with a fold of the logs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when a store or a log does not answer; [`StoreError::Invalid`] for
+    /// a projection that is not known here; else see [`StoreError`].
+    pub async fn check(
+        &self,
+        projection: &str,
+        options: &CheckOptions,
+    ) -> Result<Check, StoreError> {
+        let view = self.view(projection)?;
+        match (view.store(), &self.postgres, &self.dynamodb) {
+            (StoreKind::Postgres, Some(store), _) => {
+                let store = store.of(view.name());
+                Box::pin(store.check(view, &self.logs, options)).await
+            }
+            (StoreKind::DynamoDb, _, Some(store)) => {
+                Box::pin(store.check(view, &self.logs, options)).await
+            }
             _ => Err(view.no_store()),
         }
     }

@@ -8,13 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Findings, Subjects, Verification, VerifyMode, VerifyOptions,
-    items::{Attributes, Passed, Sides, Verdict, key_of, row, seen, shown},
-    log_error, rest,
-    samples::{Sample, pick},
+    against::Differences,
+    items::{Attributes, Passed, Sides, Verdict, key_of, row, shown},
+    log_error,
+    refold_items::RefoldItems,
+    rest,
+    samples::pick,
     until_stopped,
 };
 use crate::{
-    dynamodb::{DynamoStore, DynamoView, ItemWrite, Table, key_text, store_failure},
+    dynamodb::{DynamoStore, DynamoView, Table, key_text, store_failure},
     error::{StoreError, unavailable},
     generation::{Checkpoint, Generation},
     stores::{Item, TableDefinition},
@@ -256,77 +259,26 @@ impl Comparing<'_> {
     /// Folds sampled streams a second time and compares their items with the candidate's.
     async fn refold(&self, findings: &mut Findings) -> Result<(), StoreError> {
         let at = self.checkpoints(self.subjects.candidate).await?;
+        let refold = RefoldItems {
+            store: self.store,
+            generation: self.subjects.candidate,
+            name: self.subjects.view.name(),
+            view: self.view,
+            definition: self.definition,
+            table: self.candidate.clone(),
+        };
         for sample in pick(self.subjects.logs, &at).await? {
             let began = Instant::now();
-            let generation = self.subjects.candidate.id;
-            let lacks = self
-                .store
-                .lacks_events(generation, &sample.lane, &sample.stream);
-            if !lacks.await? {
-                self.refold_stream(&sample, findings).await?;
-            }
+            let mut found = Differences::default();
+            // One that waits for dead letters, or is too long, is left out.
+            refold.stream(&sample, &[], &mut found).await?;
+            findings.add(&found);
             if findings.are_enough() {
                 return Ok(());
             }
             rest(began).await;
         }
         Ok(())
-    }
-
-    /// The candidate has passed the stream's events up to the sample's position, so its items show
-    /// them; an item that shows more is compared with a fold up to there.
-    async fn refold_stream(
-        &self,
-        sample: &Sample,
-        findings: &mut Findings,
-    ) -> Result<(), StoreError> {
-        let Some(expected) = self.folded(sample, sample.through).await? else {
-            return Ok(());
-        };
-        let keys: Vec<Item> = expected
-            .iter()
-            .map(|write| key_of(&self.definition, &write.item))
-            .collect();
-        let items = self.by_key(&self.candidate, keys).await?;
-        for write in expected {
-            let text = key_text(&self.definition, &write.item);
-            let item = items.get(&text);
-            let newest = seen(item);
-            let wanted = if newest > write.position {
-                let further = self.folded(sample, newest).await?.unwrap_or_default();
-                let mut further = further.into_iter();
-                further.find(|one| key_text(&self.definition, &one.item) == text)
-            } else {
-                Some(write)
-            };
-            let Some(wanted) = wanted else {
-                continue;
-            };
-            findings.compared += 1;
-            let as_folded =
-                newest == wanted.position && Attributes::All.agree(item, Some(&wanted.item));
-            if !as_folded {
-                findings.mismatch(
-                    self.subjects.view.name(),
-                    &shown(&self.definition, &wanted.item),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    async fn folded(
-        &self,
-        sample: &Sample,
-        through: Position,
-    ) -> Result<Option<Vec<ItemWrite>>, StoreError> {
-        let at = Checkpoint {
-            lane: sample.lane.clone(),
-            position: through,
-            epoch: sample.epoch,
-        };
-        let events = sample.events(through).await?;
-        Ok(events.and_then(|events| self.view.fold_anew(&at, events)))
     }
 }
 

@@ -65,17 +65,24 @@ impl Attributes {
             _ => return false,
         };
         match self {
-            Self::All => {
-                let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-                names
-                    .into_iter()
-                    .filter(|name| *name != POSITION_ATTRIBUTE)
-                    .all(|name| same(one.get(name), other.get(name)))
-            }
+            Self::All => Self::differing(one, other).is_empty(),
             Self::Only(names) => names
                 .iter()
                 .all(|name| same(one.get(*name), other.get(*name))),
         }
+    }
+}
+
+impl Attributes {
+    /// The attributes in which two items differ, beside what they have seen.
+    pub(super) fn differing(one: &Item, other: &Item) -> Vec<String> {
+        let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+        names
+            .into_iter()
+            .filter(|name| *name != POSITION_ATTRIBUTE)
+            .filter(|name| !same(one.get(*name), other.get(*name)))
+            .cloned()
+            .collect()
     }
 }
 

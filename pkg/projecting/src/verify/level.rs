@@ -240,7 +240,7 @@ impl Pair<'_> {
 }
 
 /// Begins a transaction that sees one moment, that of its first question.
-async fn begin(conn: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn begin(conn: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
         .execute(conn)
         .await?;
@@ -271,7 +271,7 @@ fn lock_session() -> [(&'static str, String); 3] {
 }
 
 /// A session that compares. Texts that go back in as bounds of ranges have to lose nothing.
-fn compare_session() -> [(&'static str, String); 3] {
+pub(super) fn compare_session() -> [(&'static str, String); 3] {
     [
         ("statement_timeout", MAX_STATEMENT_MS.to_string()),
         ("tcp_user_timeout", MAX_STATEMENT_MS.to_string()),

@@ -5,15 +5,23 @@
 //! DynamoDB every item says which events it has seen, and unequal items are read again until both
 //! have seen the same. Where the fold changed, what it declares unchanged is compared, and for the
 //! rest the rows of sampled streams are folded a second time, straight from the log.
+//!
+//! The same second fold shows whether a live generation still is what its log makes of it
+//! ([`Check`]).
 
+mod against;
 mod dynamodb;
 mod items;
 mod level;
+mod live;
+mod live_items;
 mod postgres;
 mod ranges;
 mod refold;
+mod refold_items;
 mod samples;
 mod tables;
+mod whole;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -28,11 +36,12 @@ use crate::{
     view::View,
 };
 
+pub use against::{
+    Check, CheckOptions, Checked, Difference, DifferenceKind, MAX_CHECKED_KEYS, MAX_DIFFERENCES,
+};
+
 /// The most keys that a verification names.
 pub const MAX_SAMPLE_KEYS: usize = 10;
-
-/// The longest such key, in characters; it ends in `…` where it was longer.
-const MAX_SAMPLE_KEY_CHARS: usize = 160;
 
 /// The longest rest after a page, in milliseconds. A verification rests as long as it worked, so
 /// that it takes at most half of one connection.
@@ -177,12 +186,18 @@ impl Findings {
         if self.sample_keys.len() >= MAX_SAMPLE_KEYS {
             return;
         }
-        let mut text: String = place.chars().take(MAX_SAMPLE_KEY_CHARS).collect();
-        if text.len() < place.len() {
-            text.push('…');
-        }
+        let text = against::shortened(place);
         if !self.sample_keys.contains(&text) {
             self.sample_keys.push(text);
+        }
+    }
+
+    /// Takes what a second fold found.
+    fn add(&mut self, found: &against::Differences) {
+        self.compared += found.rows;
+        self.mismatches += found.count;
+        for difference in &found.named {
+            self.name(&difference.row);
         }
     }
 

@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Findings, Subjects, Verification, VerifyMode, VerifyOptions,
+    against::{Differences, Passed},
     level::{Level, Pair},
     ranges::Compared,
     refold::Refold,
+    samples::{Chosen, pick},
     tables::{Table, declared, of_one_fold, read_tables},
     until_stopped,
 };
@@ -109,11 +111,20 @@ impl Comparing<'_> {
         }
         if !same_fold && self.mode == VerifyMode::Checksum && self.view.is_by_key() {
             let refold = Refold {
-                subjects: self.subjects,
+                generation: self.subjects.candidate,
                 view: self.view,
                 tables: &own_tables,
             };
-            refold.run(&mut self.conn, at, findings).await?;
+            refold.begin(&mut self.conn).await?;
+            let chosen = pick(self.subjects.logs, at).await?;
+            let chosen = chosen.into_iter().map(Chosen::from).collect();
+            // A stream that waits for dead letters, or is too long, is left out.
+            let mut passed = Passed::default();
+            let scope = refold.fold_streams(&mut self.conn, chosen, &mut passed);
+            let scope = scope.await?;
+            let mut found = Differences::default();
+            refold.compare(&mut self.conn, &scope, &mut found).await?;
+            findings.add(&found);
         }
         Ok(())
     }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{error::StoreError, stores::UnchangedColumns};
+
+/// The pages of a table, of 8 KiB, that rows are sampled from.
+const SAMPLED_PAGES: i64 = 200;
 
 /// A column of a primary key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +140,11 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A text as SQL takes it whatever it holds.
+fn text_literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 impl Table {
     /// The table in a schema.
     pub(super) fn in_schema(&self, schema: &str) -> String {
@@ -161,6 +169,68 @@ impl Table {
             .map(|key| format!("{alias}.{}", quoted(&key.name)))
             .collect();
         columns.join(", ")
+    }
+
+    /// The first column of the key; it is never null.
+    pub(super) fn first_key_column(&self, alias: &str) -> String {
+        let first = self.key.first().map_or("", |key| key.name.as_str());
+        format!("{alias}.{}", quoted(first))
+    }
+
+    /// A column as a text; without one, no text.
+    pub(super) fn text_of(&self, alias: &str, column: Option<&str>) -> String {
+        column.map_or_else(
+            || "NULL::text".to_owned(),
+            |column| format!("{alias}.{}::text", quoted(column)),
+        )
+    }
+
+    /// The names of the compared columns in which two rows differ, as an array of texts.
+    pub(super) fn differing(&self, one: &str, other: &str) -> String {
+        let names = self.columns.iter().map(|column| {
+            let name = quoted(column);
+            let text = text_literal(column);
+            format!(
+                "CASE WHEN {one}.{name}::text IS DISTINCT FROM {other}.{name}::text THEN {text} END"
+            )
+        });
+        let names: Vec<String> = names.collect();
+        format!("array_remove(ARRAY[{}]::text[], NULL)", names.join(", "))
+    }
+
+    /// Some values of a column in a schema, as texts and each once: from pages that a seed picks.
+    pub(super) async fn some_texts(
+        &self,
+        conn: &mut PgConnection,
+        (schema, column): (&str, &str),
+        wanted: usize,
+        seed: u64,
+    ) -> Result<Vec<String>, StoreError> {
+        let place = self.in_schema(schema);
+        let column = self.text_of("t", Some(column));
+        let row = sqlx::query(
+            "SELECT least(100.0, 100.0 * $2 / greatest(1, pg_relation_size($1::text::regclass) / 8192))::float8",
+        )
+        .bind(&place)
+        .bind(SAMPLED_PAGES)
+        .fetch_one(&mut *conn)
+        .await?;
+        let percent: f64 = row.try_get(0)?;
+        let sql = format!(
+            "SELECT id FROM (
+                 SELECT DISTINCT {column} AS id
+                 FROM {place} t TABLESAMPLE SYSTEM ($1::float8::real) REPEATABLE ($2::bigint)
+             ) found WHERE id IS NOT NULL ORDER BY hashtextextended(id, $2::bigint) LIMIT $3"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(percent)
+            // Any number will do, the same one for the same seed.
+            .bind(i64::from_le_bytes(seed.to_le_bytes()))
+            .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+            .fetch_all(conn)
+            .await?;
+        let ids = rows.iter().map(|row| row.try_get(0));
+        Ok(ids.collect::<Result<_, _>>()?)
     }
 
     /// The key as an array of texts.
@@ -192,5 +262,6 @@ mod tests {
     #[test]
     fn a_name_cannot_leave_its_quotes() {
         assert_eq!(quoted(r#"a" FROM b; --"#), r#""a"" FROM b; --""#);
+        assert_eq!(text_literal(r"a\' b"), r"E'a\\'' b'");
     }
 }
