@@ -223,6 +223,9 @@ To be called once in each rendering. Takes the root.
 {{- $_ := set $out $variable $secret.value }}
 {{- end }}
 {{- end }}
+{{- with .Values.dev.postgresql.password }}
+{{- $_ := set $out "POSTGRES_PASSWORD" . }}
+{{- end }}
 {{- $there := lookup "v1" "Secret" .Release.Namespace (include "millrace.fullname" .) }}
 {{- $kept := default dict (and $there $there.data) }}
 {{- range $key, $length := fromYaml (include "millrace.madeUp" .) }}

@@ -8,8 +8,10 @@ mod dead_letters;
 mod dynamodb;
 mod endpoints;
 mod events;
+mod example;
 mod failure;
 mod lag;
+mod listening;
 mod log;
 mod migrate;
 mod openapi;
@@ -17,6 +19,7 @@ mod opened;
 mod output;
 mod replay;
 mod role;
+mod s3;
 mod sns;
 mod stream_reader;
 mod up;
@@ -47,6 +50,7 @@ enum Command {
     #[command(hide = true)]
     Dynamodb(dynamodb::DynamoDb),
     Events(events::Events),
+    Example(example::Example),
     Lag(lag::Lag),
     Log(log::Log),
     Migrate(migrate::Migrate),
@@ -55,6 +59,8 @@ enum Command {
     OpenApi(openapi::OpenApi),
     #[command(hide = true)]
     Role(role::Role),
+    #[command(hide = true)]
+    S3(s3::S3),
     #[command(hide = true)]
     Sns(sns::Sns),
     Up(Box<up::Up>),
@@ -98,6 +104,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Crds(crds) => crds.run(),
         Command::DeadLetters(letters) => letters.run(cli.output).await,
         Command::Events(events) => events.run(cli.output).await,
+        Command::Example(example) => example.run().await,
         Command::Lag(lag) => lag.run(cli.output).await,
         Command::Dynamodb(dynamodb) => dynamodb.run().await,
         Command::Log(log) => log.run(cli.output).await,
@@ -106,6 +113,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replay(replay) => replay.run(cli.output).await,
         // `main` took it.
         Command::Role(_) => Ok(()),
+        Command::S3(s3) => s3.run().await,
         Command::Sns(sns) => sns.run().await,
         Command::Up(up) => up.run().await,
     }

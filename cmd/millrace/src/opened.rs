@@ -110,7 +110,7 @@ pub async fn topology_with(
     let names =
         Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
     let url = &endpoints.nats_url;
-    let options = match &endpoints.nats_creds {
+    let connecting = match &endpoints.nats_creds {
         Some(file) => async_nats::ConnectOptions::with_credentials_file(file)
             .await
             .map_err(|error| {
@@ -119,7 +119,7 @@ pub async fn topology_with(
             })?,
         None => async_nats::ConnectOptions::new(),
     };
-    let client = options
+    let client = connecting
         .name("millrace")
         .connection_timeout(Duration::from_millis(CONNECT_MS))
         .connect(url)

@@ -14,6 +14,8 @@ mod moto;
 mod nats;
 mod net;
 mod postgres;
+#[cfg(feature = "s3")]
+mod s3;
 mod sns;
 mod user;
 
@@ -28,4 +30,6 @@ pub use moto::{MOTO_VERSION, Moto};
 pub use nats::{NATS_VERSION, Nats, NatsBinary, NatsOptions};
 pub use net::{free_port, http_get, port_is_free};
 pub use postgres::{Durability, POSTGRES_VERSION, Postgres, PostgresBinaries, PostgresOptions};
+#[cfg(feature = "s3")]
+pub use s3::{S3Bucket, S3Keys, S3Object, S3Objects, s3_failure, serve_s3};
 pub use sns::{serve_sns, topic_arn};

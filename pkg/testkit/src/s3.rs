@@ -2,30 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::StreamExt as _;
-use http::{Request, Response, StatusCode, header};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use s3s::{
-    Body, S3, S3Request, S3Response, S3Result,
-    auth::SimpleAuth,
-    dto::{
-        ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, PutObjectInput,
-        PutObjectOutput, StreamingBlob,
-    },
-    s3_error,
-    service::{S3Service, S3ServiceBuilder},
-};
+use http::{Request, Response, StatusCode};
+use millrace_parts::{S3Bucket, S3Keys, S3Objects, s3_failure, serve_s3};
 use tokio::{net::TcpListener, task::JoinSet};
+
+pub use millrace_parts::S3Object;
 
 use crate::OrFail as _;
 
@@ -49,20 +34,8 @@ pub enum S3Fault {
     RefuseKeys,
 }
 
-/// An object as the server keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Object {
-    /// What it holds.
-    pub content: Bytes,
-    /// Its media type.
-    pub content_type: Option<String>,
-    /// The checksum that came with it and was right.
-    pub checksum_sha256: Option<String>,
-}
-
 #[derive(Default)]
-struct Inner {
-    objects: BTreeMap<String, S3Object>,
+struct Hurt {
     fault: Option<S3Fault>,
     requests: u64,
 }
@@ -74,18 +47,40 @@ pub struct S3Server {
     tasks: Mutex<JoinSet<()>>,
 }
 
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Inner>>);
+#[derive(Clone)]
+struct Shared {
+    hurt: Arc<Mutex<Hurt>>,
+    objects: Arc<S3Objects>,
+    known: S3Bucket,
+    nobody: S3Bucket,
+}
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new() -> Self {
+        let objects = Arc::new(S3Objects::in_memory());
+        let bucket = |id: &str, secret: &str| {
+            let keys = S3Keys {
+                id: id.to_owned(),
+                secret: secret.to_owned(),
+            };
+            S3Bucket::new(S3_BUCKET, Arc::clone(&objects), &keys)
+        };
+        Self {
+            hurt: Arc::default(),
+            known: bucket(S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY),
+            nobody: bucket("nobody", "nothing"),
+            objects,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hurt> {
+        self.hurt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Starts an S3 server with one empty bucket.
 pub async fn s3() -> S3Server {
-    let shared = Shared::default();
+    let shared = Shared::new();
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .or_fail("a port for S3");
@@ -133,7 +128,7 @@ impl S3Server {
     /// Its objects, by key.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<String, S3Object> {
-        self.shared.lock().objects.clone()
+        self.shared.objects.listed()
     }
 
     /// How many requests came.
@@ -144,182 +139,31 @@ impl S3Server {
 }
 
 async fn serve(listener: TcpListener, shared: Shared) {
-    let service = |keys: SimpleAuth| {
-        let mut builder = S3ServiceBuilder::new(Bucket(shared.clone()));
-        builder.set_auth(keys);
-        builder.build()
-    };
-    let known = service(SimpleAuth::from_single(
-        S3_ACCESS_KEY_ID,
-        S3_SECRET_ACCESS_KEY,
-    ));
-    let nobody = service(SimpleAuth::from_single("nobody", "nothing"));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        let (shared, known, nobody) = (shared.clone(), known.clone(), nobody.clone());
-        let service = tower::service_fn(move |request| {
-            answer(shared.clone(), known.clone(), nobody.clone(), request)
-        });
-        connections.spawn(async move {
-            let builder = Builder::new(TokioExecutor::new());
-            let service = TowerToHyperService::new(service);
-            // A client that goes away is no matter of the server's.
-            let _ = builder
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
+    let hurt = move |request| answer(shared.clone(), request);
+    serve_s3(listener, hurt, std::future::pending()).await;
 }
 
-async fn answer(
-    shared: Shared,
-    known: S3Service,
-    nobody: S3Service,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Infallible> {
+async fn answer(shared: Shared, request: Request<hyper::body::Incoming>) -> Response<s3s::Body> {
     let fault = {
-        let mut inner = shared.lock();
-        inner.requests += 1;
-        inner.fault
+        let mut hurt = shared.lock();
+        hurt.requests += 1;
+        hurt.fault
     };
-    let service = match fault {
-        Some(S3Fault::Status(status)) => return Ok(failure(status)),
+    let bucket = match fault {
+        Some(S3Fault::Status(status)) => {
+            let status = StatusCode::from_u16(status).or_fail("an HTTP status");
+            return s3_failure(status, "hurt by the test");
+        }
         Some(S3Fault::Slow(time)) => {
             tokio::time::sleep(time).await;
-            known
+            shared.known
         }
-        Some(S3Fault::RefuseKeys) => nobody,
-        Some(S3Fault::NoAnswer) | None => known,
+        Some(S3Fault::RefuseKeys) => shared.nobody,
+        Some(S3Fault::NoAnswer) | None => shared.known,
     };
-    let answered = service.call(request.map(Body::from)).await;
+    let answered = bucket.answer(request).await;
     if fault == Some(S3Fault::NoAnswer) {
         std::future::pending::<()>().await;
     }
-    Ok(answered.unwrap_or_else(|_| failure(500)))
-}
-
-fn failure(status: u16) -> Response<Body> {
-    let code = if status == 503 {
-        "SlowDown"
-    } else {
-        "InternalError"
-    };
-    let text = format!(
-        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>hurt by the test</Message></Error>"
-    );
-    let mut response = Response::new(Body::from(Bytes::from(text)));
-    *response.status_mut() = StatusCode::from_u16(status).or_fail("an HTTP status");
-    let xml = http::HeaderValue::from_static("application/xml");
-    response.headers_mut().insert(header::CONTENT_TYPE, xml);
-    response
-}
-
-/// The bucket. What `s3s-fs` gets wrong is right here: of two that create one object one wins, and
-/// an object whose checksum is wrong is not kept.
-struct Bucket(Shared);
-
-impl Bucket {
-    fn object(&self, bucket: &str, key: &str) -> S3Result<S3Object> {
-        if bucket != S3_BUCKET {
-            return Err(s3_error!(NoSuchBucket));
-        }
-        let inner = self.0.lock();
-        let found = inner.objects.get(key).cloned();
-        found.ok_or_else(|| s3_error!(NoSuchKey))
-    }
-}
-
-fn tag(object: &S3Object) -> ETag {
-    ETag::Strong(format!("{:x}", crc(&object.content)))
-}
-
-fn crc(content: &[u8]) -> u64 {
-    content
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
-}
-
-fn length(object: &S3Object) -> Option<i64> {
-    i64::try_from(object.content.len()).ok()
-}
-
-#[async_trait::async_trait]
-impl S3 for Bucket {
-    async fn put_object(
-        &self,
-        request: S3Request<PutObjectInput>,
-    ) -> S3Result<S3Response<PutObjectOutput>> {
-        let input = request.input;
-        if input.bucket != S3_BUCKET {
-            return Err(s3_error!(NoSuchBucket));
-        }
-        let mut content = Vec::new();
-        if let Some(mut body) = input.body {
-            while let Some(piece) = body.next().await {
-                content.extend_from_slice(&piece.map_err(|_| s3_error!(IncompleteBody))?);
-            }
-        }
-        if let Some(claimed) = &input.checksum_sha256 {
-            let mut hasher = s3s::checksum::ChecksumHasher {
-                sha256: Some(s3s::crypto::Checksum::new()),
-                ..s3s::checksum::ChecksumHasher::default()
-            };
-            hasher.update(&content);
-            if hasher.finalize().checksum_sha256.as_ref() != Some(claimed) {
-                return Err(s3_error!(BadDigest));
-            }
-        }
-        let object = S3Object {
-            content: content.into(),
-            content_type: input.content_type,
-            checksum_sha256: input.checksum_sha256,
-        };
-        let mut inner = self.0.lock();
-        if input.if_none_match.is_some() && inner.objects.contains_key(&input.key) {
-            return Err(s3_error!(PreconditionFailed));
-        }
-        let output = PutObjectOutput {
-            e_tag: Some(tag(&object)),
-            ..PutObjectOutput::default()
-        };
-        inner.objects.insert(input.key, object);
-        Ok(S3Response::new(output))
-    }
-
-    async fn get_object(
-        &self,
-        request: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
-        let object = self.object(&request.input.bucket, &request.input.key)?;
-        let content = object.content.clone();
-        let output = GetObjectOutput {
-            content_length: length(&object),
-            e_tag: Some(tag(&object)),
-            content_type: object.content_type,
-            last_modified: Some(std::time::SystemTime::UNIX_EPOCH.into()),
-            body: Some(StreamingBlob::from(Body::from(content))),
-            ..GetObjectOutput::default()
-        };
-        Ok(S3Response::new(output))
-    }
-
-    async fn head_object(
-        &self,
-        request: S3Request<HeadObjectInput>,
-    ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let object = self.object(&request.input.bucket, &request.input.key)?;
-        let output = HeadObjectOutput {
-            content_length: length(&object),
-            e_tag: Some(tag(&object)),
-            content_type: object.content_type,
-            last_modified: Some(std::time::SystemTime::UNIX_EPOCH.into()),
-            ..HeadObjectOutput::default()
-        };
-        Ok(S3Response::new(output))
-    }
+    answered
 }

@@ -97,8 +97,8 @@ impl Stores<'_> {
     ) -> Result<String, Failure> {
         output::say("millrace: starting the embedded SNS")?;
         let port = self.ports.sns;
-        let arguments = ["sns", "--topic", TOPIC, "--port"].map(OsString::from);
-        let arguments = arguments.into_iter().chain([port.to_string().into()]);
+        let arguments = ["sns", "--topic", TOPIC, "--listen"].map(OsString::from);
+        let arguments = arguments.into_iter().chain([on_loopback(port)]);
         let log = self.data_dir.log("sns");
         let mut program =
             Program::start("sns", arguments.collect(), Vec::new(), port, log.clone())?;
@@ -226,8 +226,8 @@ impl Stores<'_> {
             OsString::from("dynamodb"),
             "--file".into(),
             folder.join("dynamodb.sqlite").into(),
-            "--port".into(),
-            port.to_string().into(),
+            "--listen".into(),
+            on_loopback(port),
         ];
         let log = self.data_dir.log("dynamodb");
         let mut program =
@@ -238,6 +238,11 @@ impl Stores<'_> {
         supervisor.add(Box::new(program), Stage::Stores);
         Ok(url)
     }
+}
+
+/// Where an embedded server is to listen.
+fn on_loopback(port: u16) -> OsString {
+    format!("127.0.0.1:{port}").into()
 }
 
 fn failed(error: PartsError, flag: &str) -> Failure {

@@ -12,6 +12,7 @@ mod bench;
 mod completions;
 mod credentials;
 mod dead_letters;
+mod endpoints;
 mod events;
 mod lag;
 mod log;

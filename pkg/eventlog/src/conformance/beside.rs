@@ -92,7 +92,7 @@ async fn count(
         .await
 }
 
-fn body(executed: Executed) -> String {
+fn body(executed: &Executed) -> String {
     String::from_utf8_lossy(&executed.answer.body).into_owned()
 }
 
@@ -111,7 +111,7 @@ pub async fn what_is_beside_rides_in_the_same_append(backend: &impl Backend) {
     let first = count(&tallies, ("beside-1", none), None, None).await;
     let first = first.expect("both streams are new");
     assert_eq!(first.token.position, Position::new(2), "one token for both");
-    assert_eq!(body(first), "1");
+    assert_eq!(body(&first), "1");
 
     // The other stream moved on: neither is appended to, and nothing is remembered of it.
     let conflict = count(&tallies, ("beside-1", none), None, None).await;
@@ -129,7 +129,7 @@ pub async fn what_is_beside_rides_in_the_same_append(backend: &impl Backend) {
     let both = ["tally-1", "beside-1"];
     assert_eq!(streams(log.as_ref()).await, both);
     let second = count(&tallies, ("beside-2", none), Some(1), None).await;
-    assert_eq!(body(second.expect("nothing stands in the way")), "2");
+    assert_eq!(body(&second.expect("nothing stands in the way")), "2");
     let all = ["tally-1", "beside-1", "tally-1", "beside-2"];
     assert_eq!(streams(log.as_ref()).await, all);
 }
@@ -144,7 +144,7 @@ pub async fn what_is_beside_is_decided_again_with_its_aggregate(backend: &impl B
         // Each remembers less than there is from its second turn on.
         let counted = count(tallies, ("beside", any), None, None).await;
         assert_eq!(
-            body(counted.expect("it is decided again")),
+            body(&counted.expect("it is decided again")),
             round.to_string()
         );
     }
@@ -172,7 +172,7 @@ pub async fn what_is_beside_is_appended_once_under_a_key(backend: &impl Backend)
     let first = count(&here, ("beside-1", none), None, Some(key)).await;
     let first = first.expect("both streams are new");
     let later = count(&here, ("beside-2", none), None, None).await;
-    assert_eq!(body(later.expect("nothing stands in the way")), "2");
+    assert_eq!(body(&later.expect("nothing stands in the way")), "2");
     // The stream beside is in the way of a repeat; the answer under its key goes before that.
     for tallies in [&here, &there] {
         let again = count(tallies, ("beside-1", none), None, Some(key)).await;

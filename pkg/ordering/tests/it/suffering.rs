@@ -309,7 +309,7 @@ async fn an_operator_sees_both_suffer_and_both_recover_by_themselves() {
     let figures = Figures(recorder.handle());
     // This thread's, and so is everything of this test.
     let _metrics = metrics::set_default_local_recorder(&recorder);
-    let mut effects = Effects::start().await;
+    let mut effects = Box::pin(Effects::start()).await;
     for suffering in [
         Suffering::Away,
         Suffering::Answers(500),
