@@ -43,7 +43,7 @@ pub async fn connect(
     credentials: Option<&Path>,
     name: &str,
 ) -> Result<Client, NatsError> {
-    let log = EventLog::new(name);
+    let log = ConnectionLog::new(name);
     let options = match credentials {
         Some(file) => ConnectOptions::with_credentials_file(file)
             .await
@@ -122,12 +122,12 @@ fn reconnect_delay(attempts: usize) -> Duration {
 }
 
 /// What becomes of a connection, told in the log.
-struct EventLog {
+struct ConnectionLog {
     client: String,
     told_refused: Mutex<Option<Instant>>,
 }
 
-impl EventLog {
+impl ConnectionLog {
     fn new(client: &str) -> Self {
         Self {
             client: client.to_owned(),
