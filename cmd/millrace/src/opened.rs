@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use millrace_es::{Context, PartitionCount};
 use millrace_eventlog::{EventLog, dynamodb};
 use millrace_projecting::{
