@@ -1,7 +1,13 @@
 //! Users who come, and change their names and e-mail addresses, while orders are placed; and the
 //! proof that every order shows what its user is called, from the events of customers alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -28,28 +34,35 @@ pub struct Registrar {
     users: Vec<String>,
     /// What was acknowledged.
     names: Names,
-    changes: usize,
+    /// How often somebody was changed who was there, by all registrars.
+    changes: Arc<AtomicU64>,
 }
 
 impl Registrar {
-    /// Of these users, none of whom is there yet. `number` tells his requests from others'.
+    /// Of these users, none of whom is there yet. `number` tells his requests from others', and
+    /// `changes` counts how often somebody was changed who was there.
     #[must_use]
-    pub fn new(cluster: &Cluster, seed: &Seed, number: u64, users: Vec<String>) -> Self {
+    pub fn new(
+        cluster: &Cluster,
+        seed: &Seed,
+        number: u64,
+        users: Vec<String>,
+        changes: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             client: Insistent::new(cluster, seed.part(1_000 + number)),
             seed: seed.part(2_000 + number),
             users,
             names: Names::new(),
-            changes: 0,
+            changes,
         }
     }
 
-    /// Changes users until told to stop, and says what they are called then, and how often somebody
-    /// was changed who was there.
+    /// Changes users until told to stop, and says what they are called then.
     ///
     /// # Panics
     /// When an answer is not what it has to be.
-    pub async fn work(mut self, stop: CancellationToken) -> (Names, usize) {
+    pub async fn work(mut self, stop: CancellationToken) -> Names {
         for number in 0_usize.. {
             if stop.is_cancelled() {
                 break;
@@ -62,7 +75,7 @@ impl Registrar {
             }
             tokio::time::sleep(self.seed.millis(0, MAX_PAUSE_MS)).await;
         }
-        (self.names, self.changes)
+        self.names
     }
 
     async fn register(&mut self, user: &str, number: usize) {
@@ -101,7 +114,7 @@ impl Registrar {
         let reply = self.put(user, &body).await;
         assert_eq!(reply.status, 200, "{body}: {}", reply.body);
         self.names.insert(user.to_owned(), (name, address));
-        self.changes += 1;
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn put(&self, user: &str, body: &Value) -> crate::Reply {

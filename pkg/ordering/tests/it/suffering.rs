@@ -29,9 +29,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     reacting::{Sns, archive_at},
-    system::{PATIENCE, Store, context},
+    system::{Store, context},
     users::users_context,
 };
+
+/// How long the test waits for what has to come: an endpoint that is slow is told of when the whole
+/// time of an effect has passed, and that more than once.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Longer than any client waits for an answer.
 const SLOW: Duration = Duration::from_secs(30);
@@ -333,7 +337,8 @@ async fn an_operator_sees_both_suffer_and_both_recover_by_themselves() {
 
         effects.hurt(suffering).await;
         effects.order().await;
-        eventually("both to be told and counted", PATIENCE, || async {
+        let what = format!("{suffering:?} to be told and counted of both");
+        eventually(&what, PATIENCE, || async {
             let told = REACTIONS.iter().zip(&before);
             let mut told = told.map(|(reaction, (away, _))| said(reaction, AWAY) == away + 1);
             let gauge = figures.of_reactions("millrace_effects_unavailable", "reaction", &[]);
@@ -352,7 +357,8 @@ async fn an_operator_sees_both_suffer_and_both_recover_by_themselves() {
 
         effects.heal(suffering).await;
         effects.performed().await;
-        eventually("both to be well", PATIENCE, || async {
+        let what = format!("both to be well after {suffering:?}");
+        eventually(&what, PATIENCE, || async {
             let told = REACTIONS.iter().zip(&before);
             let mut told = told.map(|(reaction, (_, back))| said(reaction, BACK) == back + 1);
             let gauge = figures.of_reactions("millrace_effects_unavailable", "reaction", &[]);

@@ -14,11 +14,14 @@ use crate::{
 
 impl Worker {
     /// What is done once a second: requests about dead letters, a look at the checkpoints, and
-    /// measuring, if it is this generation that answers.
+    /// measuring, if it is this generation that answers, or that performs.
     pub(super) async fn tick(&mut self) {
         self.settle_requests().await;
         self.compare_checkpoints().await;
-        if *self.status.borrow() != GenerationStatus::Active {
+        let answers = *self.status.borrow() == GenerationStatus::Active;
+        // A reaction has one generation for ever, whose effects wait from its first event on: it
+        // becomes active only when it has caught up, which it does not while they cannot be performed.
+        if !answers && !self.shared.view.is_reaction() {
             self.meter.hide();
             return;
         }
