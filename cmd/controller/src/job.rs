@@ -52,6 +52,9 @@ pub struct JobSettings {
     pub memory: String,
     /// How long a Job that ended is kept, in seconds.
     pub ttl_seconds: u32,
+    /// What the pods are made from, instead of what else is here. Its first container is the worker;
+    /// image and command are those above where it says none.
+    pub template: Option<PodTemplateSpec>,
 }
 
 /// Where a Job's environment comes from.
@@ -146,12 +149,15 @@ impl Jobs {
                         ..PodFailurePolicyRule::default()
                     }],
                 }),
-                template: PodTemplateSpec {
-                    metadata: Some(ObjectMeta {
-                        labels: Some(labels),
-                        ..ObjectMeta::default()
-                    }),
-                    spec: Some(self.pod(order)),
+                template: match &self.settings.template {
+                    Some(template) => completed(template.clone(), &self.settings, order, labels),
+                    None => PodTemplateSpec {
+                        metadata: Some(ObjectMeta {
+                            labels: Some(labels),
+                            ..ObjectMeta::default()
+                        }),
+                        spec: Some(self.pod(order)),
+                    },
                 },
                 ..JobSpec::default()
             }),
@@ -220,6 +226,31 @@ impl Jobs {
             claims: None,
         }
     }
+}
+
+/// A template of pods, with what only the controller knows.
+fn completed(
+    mut template: PodTemplateSpec,
+    settings: &JobSettings,
+    order: &WorkOrder,
+    labels: BTreeMap<String, String>,
+) -> PodTemplateSpec {
+    let metadata = template.metadata.get_or_insert_default();
+    metadata.labels.get_or_insert_default().extend(labels);
+    let spec = template.spec.get_or_insert_default();
+    spec.restart_policy = Some("Never".to_owned());
+    if let Some(worker) = spec.containers.first_mut() {
+        if worker.image.is_none() {
+            worker.image = Some(settings.image.clone());
+            worker.image_pull_policy = Some(settings.image_pull_policy.clone());
+        }
+        if worker.command.is_none() {
+            worker.command = Some(settings.command.clone());
+        }
+        let variables = worker.env.get_or_insert_default();
+        variables.extend(environment(order));
+    }
+    template
 }
 
 /// What tells a worker what to load; Kubernetes adds `JOB_COMPLETION_INDEX`.
@@ -367,6 +398,65 @@ mod tests {
         let long = name(&format!("{}.v2", "a".repeat(39)), &owner("0123456789"));
         assert_eq!(long, format!("{}-01234567", "a".repeat(39)));
         assert!(long.len() + 1 + 2 + 1 + 5 <= 63);
+    }
+
+    #[test]
+    fn a_template_keeps_what_it_says_and_gets_what_only_the_controller_knows() {
+        let template = serde_json::from_value(json!({
+            "metadata": {"labels": {"app": "rebuild", MANAGED_BY.0: "Helm"}},
+            "spec": {
+                "restartPolicy": "OnFailure",
+                "serviceAccountName": "rebuilder",
+                "containers": [{
+                    "name": "rebuild",
+                    "command": ["/projector"],
+                    "env": [{"name": "A", "value": "1"}],
+                }],
+            },
+        }));
+        let settings = JobSettings {
+            image: "i:1".to_owned(),
+            image_pull_policy: "Never".to_owned(),
+            command: vec!["other".to_owned()],
+            service_account: None,
+            environment: Vec::new(),
+            cpu: "1".to_owned(),
+            memory: "1Gi".to_owned(),
+            ttl_seconds: 1,
+            template: None,
+        };
+        let order = WorkOrder {
+            replay: "one".to_owned(),
+            owner: Owner("0123456789".to_owned()),
+            projection: "orders".to_owned(),
+            generation: "g2".to_owned(),
+            parallelism: 2,
+            backoff_limit: 3,
+        };
+        let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
+        let made = completed(template.unwrap(), &settings, &order, labels);
+        let made = serde_json::to_value(made).unwrap();
+        assert_eq!(made["metadata"]["labels"]["app"], "rebuild");
+        assert_eq!(made["metadata"]["labels"][MANAGED_BY.0], MANAGED_BY.1);
+        assert_eq!(made["spec"]["restartPolicy"], "Never");
+        assert_eq!(made["spec"]["serviceAccountName"], "rebuilder");
+        let worker = &made["spec"]["containers"][0];
+        assert_eq!(worker["image"], "i:1");
+        assert_eq!(worker["imagePullPolicy"], "Never");
+        assert_eq!(worker["command"], json!(["/projector"]));
+        let names: Vec<&str> = worker["env"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|variable| variable["name"].as_str())
+            .collect();
+        let expected = [
+            "A",
+            "MILLRACE_REBUILD_PROJECTION",
+            "MILLRACE_REBUILD_GENERATION",
+            "MILLRACE_REBUILD_WORKERS",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -1,4 +1,8 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use clap::{Args, Parser};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use millrace_roles::{
     DynamoSettings, LogSettings, NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy,
 };
@@ -132,13 +136,19 @@ pub struct ControllerSettings {
         value_name = "SECONDS"
     )]
     pub job_ttl_seconds: u32,
+
+    /// File with a template of the Job's pods (a PodTemplateSpec as JSON), instead of service account,
+    /// environment, processor time and memory as said here. Its first container is the worker; the
+    /// image is that of `--job-image` where it says none
+    #[arg(long, env = "MILLRACE_JOB_POD_TEMPLATE", value_name = "FILE")]
+    pub job_pod_template: Option<PathBuf>,
 }
 
 impl ControllerSettings {
     /// What the Jobs are made of.
     ///
     /// # Errors
-    /// When no image is set.
+    /// When no image is set, or the file with the template of pods has none.
     pub fn job(&self) -> anyhow::Result<JobSettings> {
         let image = self.job_image.clone().filter(|image| !image.is_empty());
         Ok(JobSettings {
@@ -154,6 +164,24 @@ impl ControllerSettings {
             cpu: self.job_cpu.clone(),
             memory: self.job_memory.clone(),
             ttl_seconds: self.job_ttl_seconds,
+            template: self.job_pod_template.as_deref().map(pod_template).transpose()?,
         })
     }
+}
+
+/// Reads a template of pods.
+fn pod_template(path: &Path) -> anyhow::Result<PodTemplateSpec> {
+    let read = || -> anyhow::Result<PodTemplateSpec> {
+        let template: PodTemplateSpec = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        let containers = template
+            .spec
+            .as_ref()
+            .map_or(0, |spec| spec.containers.len());
+        anyhow::ensure!(containers > 0, "it has no container");
+        Ok(template)
+    };
+    read().with_context(|| {
+        let path = path.display();
+        format!("{path} (MILLRACE_JOB_POD_TEMPLATE) has no template of pods as JSON")
+    })
 }

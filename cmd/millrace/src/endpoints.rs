@@ -33,7 +33,7 @@ pub struct Endpoints {
     pub own_databases: BTreeMap<String, String>,
     /// The NATS server.
     pub nats_url: String,
-    /// The file with the credentials that NATS asks for.
+    /// The file with the credentials that it asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats_creds: Option<PathBuf>,
     /// The DynamoDB endpoint; `None` is Amazon's.

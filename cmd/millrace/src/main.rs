@@ -8,6 +8,7 @@ mod dead_letters;
 mod dynamodb;
 mod endpoints;
 mod events;
+mod example;
 mod failure;
 mod lag;
 mod listening;
@@ -50,6 +51,7 @@ enum Command {
     #[command(hide = true)]
     Dynamodb(dynamodb::DynamoDb),
     Events(events::Events),
+    Example(example::Example),
     Lag(lag::Lag),
     Log(log::Log),
     Migrate(migrate::Migrate),
@@ -104,6 +106,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Crds(crds) => crds.run(),
         Command::DeadLetters(letters) => letters.run(cli.output).await,
         Command::Events(events) => events.run(cli.output).await,
+        Command::Example(example) => example.run().await,
         Command::Lag(lag) => lag.run(cli.output).await,
         Command::Dynamodb(dynamodb) => dynamodb.run().await,
         Command::Log(log) => log.run(cli.output).await,

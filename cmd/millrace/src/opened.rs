@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use millrace_es::{Context, PartitionCount};
 use millrace_eventlog::{EventLog, dynamodb};
 use millrace_projecting::{
@@ -111,13 +110,16 @@ pub async fn topology_with(
     let names =
         Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
     let url = &endpoints.nats_url;
-    let connect = match &endpoints.nats_creds {
+    let connecting = match &endpoints.nats_creds {
         Some(file) => async_nats::ConnectOptions::with_credentials_file(file)
             .await
-            .with_context(|| format!("{} holds no credentials for NATS", file.display()))?,
+            .map_err(|error| {
+                let file = file.display();
+                Failure::Usage(format!("{file} (NATS_CREDS) has no credentials: {error}"))
+            })?,
         None => async_nats::ConnectOptions::new(),
     };
-    let client = connect
+    let client = connecting
         .name("millrace")
         .connection_timeout(Duration::from_millis(CONNECT_MS))
         .connect(url)

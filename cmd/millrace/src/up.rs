@@ -5,7 +5,6 @@
 
 mod banner;
 mod data_dir;
-mod example;
 mod parts;
 mod ports;
 mod supervisor;
@@ -153,7 +152,7 @@ impl Up {
     async fn stay(&self, banner: &Banner, signals: &mut Signals) -> Result<(), Failure> {
         let work = async {
             if self.example {
-                example::feed(&banner.public_url()).await?;
+                crate::example::feed(&banner.public_url()).await?;
             }
             output::text(&banner.text().await)?;
             std::future::pending::<Result<(), Failure>>().await

@@ -12,8 +12,8 @@ use millrace_projecting::{
 use millrace_replay::{Engine, ProjectorWorks};
 use millrace_replaying::{ReadStores, ReplayTable, drive, load_what_is_asked};
 use millrace_roles::{
-    DynamoSettings, EffectSettings, Effects, Frame, Late, LogPlaces, LogSettings, LogUse, Logs,
-    NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy, Running, check_nats,
+    Around, DynamoSettings, EffectSettings, Effects, Frame, Late, LogPlaces, LogSettings, LogUse,
+    Logs, NatsSettings, OwnerSettings, ReadStoreSettings, RebuildBy, Running, check_nats,
     known_reactions, migrate_views, reactions, topology, views,
 };
 use millrace_runtime::admin::Health;
@@ -309,9 +309,9 @@ async fn work(
         dynamodb,
         link: Some(trace::set_parent),
     };
-    let runner = Runner::new(chosen(settings).await?, parts)?;
     let stop = CancellationToken::new();
-    let timers = timers(settings, &logs, &stop)?;
+    let timers = timers(settings, &logs, &parts.signals, &stop)?;
+    let runner = Runner::new(chosen(settings).await?, parts)?;
     tokio::join!(
         futures::future::join_all(timers),
         Box::pin(runner.run(stop.clone())),
@@ -337,13 +337,17 @@ async fn work(
 fn timers(
     settings: &Settings,
     logs: &Logs,
+    signals: &Signals,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<Running>> {
-    let owners = settings.owners.owners();
+    let around = Around {
+        owners: settings.owners.owners(),
+        signals: signals.clone(),
+    };
     let mut all = Vec::new();
     for known in settings.log.contexts()? {
         if let (Some(own), Some(log)) = (known.own_log(), logs.of(known)) {
-            all.extend((own.timers)(log, &owners, stop)?);
+            all.extend((own.timers)(log, &around, stop)?);
         }
     }
     Ok(all)

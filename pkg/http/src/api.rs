@@ -136,9 +136,8 @@ impl Api {
     pub fn finish(self) -> Router {
         let document = self.openapi();
         let templates = || document.paths.paths.keys().map(String::as_str);
-        let labels = templates().chain(ui::PATHS);
         let reserved = literals_beside_parameters(templates()).collect();
-        let edge = self.options.edge(reserved, labels);
+        let edge = self.options.edge(reserved);
         let reachable = match self.forwarder {
             Some(_) => &document,
             None => &self.own,
@@ -162,19 +161,15 @@ impl Api {
 }
 
 impl ApiOptions {
-    /// The layer around all routes, which counts requests under these templates.
-    fn edge<'a>(
-        self,
-        reserved: HashSet<String>,
-        templates: impl Iterator<Item = &'a str>,
-    ) -> EdgeLayer {
+    /// The layer around all routes.
+    fn edge(self, reserved: HashSet<String>) -> EdgeLayer {
         EdgeLayer(Arc::new(Edge {
             shared: Arc::new(Shared {
                 reserved,
                 cursor_key: self.cursor_key,
                 body_timeout: self.body_timeout,
             }),
-            metrics: RequestMetrics::new(templates),
+            metrics: RequestMetrics::default(),
             in_flight: Arc::new(Semaphore::new(self.max_in_flight)),
             deadline: self.request_deadline,
         }))
@@ -182,13 +177,9 @@ impl ApiOptions {
 }
 
 /// Routes between the system's own processes: with everything that is the same for all routes, and
-/// without a document. Their requests are counted under `templates`.
-pub fn private<'a>(
-    router: Router,
-    options: ApiOptions,
-    templates: impl Iterator<Item = &'a str>,
-) -> Router {
-    router.layer(options.edge(HashSet::new(), templates))
+/// without a document.
+pub fn private(router: Router, options: ApiOptions) -> Router {
+    router.layer(options.edge(HashSet::new()))
 }
 
 /// Answers what no handler takes.

@@ -1,7 +1,11 @@
 //! Requests counted and timed by route. Handles are made once per route, method and status: a
-//! request costs two atomic updates and no allocation.
+//! request costs a shared lock, three atomic updates and no allocation.
 
-use std::{collections::HashMap, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 use metrics::{Counter, Histogram};
@@ -18,9 +22,11 @@ const STATUSES: [&str; 23] = [
     "412", "413", "415", "422", "431", "500", "502", "503", "504", "other",
 ];
 
+/// The routes that were asked for. There are as many as the service has templates: what a client
+/// asks for makes none.
+#[derive(Default)]
 pub(crate) struct RequestMetrics {
-    routes: HashMap<String, Route>,
-    unmatched: Route,
+    routes: RwLock<HashMap<String, Arc<Route>>>,
 }
 
 struct Route {
@@ -44,19 +50,20 @@ impl Route {
 }
 
 impl RequestMetrics {
-    /// Knows the routes by template.
-    pub fn new<'a>(templates: impl Iterator<Item = &'a str>) -> Self {
-        Self {
-            routes: templates
-                .map(|template| (template.to_owned(), Route::new(template)))
-                .collect(),
-            unmatched: Route::new(UNMATCHED),
+    fn route(&self, label: &str) -> Arc<Route> {
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = known.get(label) {
+            return Arc::clone(route);
         }
+        drop(known);
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Route::new(label));
+        Arc::clone(routes.entry(label.to_owned()).or_insert_with(new))
     }
 
-    /// Notes an answered request.
+    /// Notes an answered request: its route is a template of this service, or [`UNMATCHED`].
     pub fn record(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {
-        let route = self.routes.get(route).unwrap_or(&self.unmatched);
+        let route = self.route(route);
         let method = index(&METHODS, method.as_str());
         let status = index(&STATUSES, status.as_str());
         let labels = || (route.label.clone(), METHODS[method]);

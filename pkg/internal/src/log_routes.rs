@@ -15,10 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::problems::of_log;
 
-/// The routes, below a context's prefix.
-pub(crate) const TEMPLATES: [&str; 4] =
-    ["/log/head", "/log", "/partitions/{partitions}", "/streams"];
-
 /// A page on its way.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct EventPage {
@@ -54,13 +50,13 @@ pub(crate) struct StreamPage {
 type Log = State<Arc<dyn EventLog>>;
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
+/// The routes, below a context's prefix.
 pub(crate) fn routes(log: Arc<dyn EventLog>) -> Router {
-    let [head, whole, partitions, stream] = TEMPLATES;
     Router::new()
-        .route(head, get(read_head))
-        .route(whole, get(read_log))
-        .route(partitions, get(read_partitions))
-        .route(stream, get(read_stream))
+        .route("/log/head", get(read_head))
+        .route("/log", get(read_log))
+        .route("/partitions/{partitions}", get(read_partitions))
+        .route("/streams", get(read_stream))
         .with_state(log)
 }
 

@@ -26,7 +26,6 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 pub struct InternalService {
     token: Option<Secret<String>>,
     router: Router,
-    templates: Vec<String>,
     contexts: Vec<String>,
 }
 
@@ -37,7 +36,6 @@ impl InternalService {
         Self {
             token: token.filter(|token| !token.expose().is_empty()),
             router: Router::new(),
-            templates: Vec::new(),
             contexts: Vec::new(),
         }
     }
@@ -48,9 +46,6 @@ impl InternalService {
     pub fn serve(mut self, log: Arc<dyn EventLog>, commands: Option<Router>) -> Self {
         let context = log.context().to_string();
         let prefix = format!("/internal/v1/{context}");
-        let templates = log_routes::TEMPLATES;
-        self.templates
-            .extend(templates.iter().map(|path| format!("{prefix}{path}")));
         let routes = log_routes::routes(log).merge(commands.unwrap_or_default());
         self.router = self.router.nest(&prefix, routes);
         self.contexts.push(context);
@@ -74,7 +69,7 @@ impl InternalService {
             request_deadline: REQUEST_DEADLINE,
             ..ApiOptions::new(CursorKey::of_this_process())
         };
-        private(checked, options, self.templates.iter().map(String::as_str))
+        private(checked, options)
     }
 }
 

@@ -84,6 +84,10 @@ pub const fn migrations() -> &'static [Migration] {
             name: "ordering/0002_payments",
             sql: include_str!("../../../migrations/ordering/0002_payments.sql"),
         },
+        Migration {
+            name: "ordering/0003_payments_settled",
+            sql: include_str!("../../../migrations/ordering/0003_payments_settled.sql"),
+        },
     ]
 }
 

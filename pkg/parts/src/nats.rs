@@ -220,6 +220,8 @@ pub struct NatsOptions {
     pub log: PathBuf,
     /// The client port; `None` picks a free one.
     pub port: Option<u16>,
+    /// A configuration file for what is not set here, such as who is let in.
+    pub config: Option<PathBuf>,
     /// A folder that goes with the server.
     pub temporary: Option<PathBuf>,
 }
@@ -346,6 +348,9 @@ async fn launch(
         .arg(monitor.to_string())
         .arg("-sd")
         .arg(&options.data);
+    if let Some(config) = &options.config {
+        command.arg("-c").arg(config);
+    }
     let remove = options.temporary.as_deref();
     let mut child = Guarded::spawn(command, &options.log, StopSignal::Terminate, remove)?;
     let deadline = Instant::now() + READY_BOUND;
@@ -393,6 +398,7 @@ impl NatsOptions {
             data: folder.join("jetstream"),
             log: folder.join("nats-server.log"),
             port: None,
+            config: None,
             temporary: Some(folder),
         })
     }

@@ -11,9 +11,13 @@ use millrace_eventlog::{
 };
 use millrace_http::Api;
 use millrace_internal::Owners;
-use millrace_ordering::{Payments, sagas::payment};
+use millrace_ordering::{
+    Payments,
+    sagas::payment::{self, stored::PAYMENT_REQUESTED},
+};
 use millrace_projecting::{StoreError, View};
 use millrace_sagas::{Timer, TimerOptions};
+use millrace_streaming::Signals;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -66,8 +70,17 @@ pub struct OwnLog {
     /// The routes that only other contexts call, on the internal port, below
     /// `/internal/v1/<context>`.
     pub internal: fn(&OpenedLog, RepositoryOptions) -> Option<axum::Router>,
-    /// The timers of its sagas on its log, which ask these owners, until told to stop.
-    pub timers: fn(&OpenedLog, &Owners, &CancellationToken) -> anyhow::Result<Vec<Running>>,
+    /// The timers of its sagas on its log, until told to stop.
+    pub timers: fn(&OpenedLog, &Around, &CancellationToken) -> anyhow::Result<Vec<Running>>,
+}
+
+/// What is around the logs of a process that runs sagas.
+#[derive(Debug, Clone)]
+pub struct Around {
+    /// Whom they ask.
+    pub owners: Owners,
+    /// What wakes them.
+    pub signals: Signals,
 }
 
 /// Something that goes on until it is told to stop.
@@ -221,11 +234,11 @@ const BILLING: KnownContext = KnownContext {
 /// Pays orders, if somebody says where the bank is.
 fn payment_timers(
     log: &OpenedLog,
-    owners: &Owners,
+    around: &Around,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<Running>> {
     let banking = Context::new(millrace_contracts::banking::CONTEXT)?;
-    let Some(owner) = owners.client(&banking)? else {
+    let Some(owner) = around.owners.client(&banking)? else {
         tracing::warn!(
             "orders are not paid by this process: name the internal port of banking's owner with \
              MILLRACE_OWNERS=banking=http://<host>:<port>"
@@ -236,7 +249,20 @@ fn payment_timers(
     let schedule = Arc::new(Payments::new(rows(log)?.clone()));
     let pump = payment::payments(&log.shared(), bank);
     let timer = Timer::new(pump, schedule, TimerOptions::default());
-    Ok(vec![Box::pin(timer.run(stop.clone()))])
+    let (signals, context) = (around.signals.clone(), log.context().clone());
+    let stop = stop.clone();
+    Ok(vec![Box::pin(async move {
+        match signals.on_events(&context, PAYMENT_REQUESTED).await {
+            Ok(hints) => timer.run_woken_by(hints, stop).await,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "nothing wakes payments before their time"
+                );
+                timer.run(stop).await;
+            }
+        }
+    })])
 }
 
 /// The connections to the rows that are kept in the append's transaction.

@@ -15,7 +15,7 @@ mod serving;
 mod settings;
 
 pub use contexts::{
-    CONTEXTS, KnownContext, OwnLog, Running, Work, known_reactions, reactions, views,
+    Around, CONTEXTS, KnownContext, OwnLog, Running, Work, known_reactions, reactions, views,
 };
 pub use effects::Effects;
 pub use frame::Frame;

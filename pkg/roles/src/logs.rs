@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     DynamoSettings, KnownContext, Late, LogSettings, OwnLog,
-    open::{check_log, may_pass, patiently, pool},
+    open::{check_log, may_be_made, may_pass, patiently, pool},
 };
 
 /// Where a context's log is kept.
@@ -253,11 +253,11 @@ impl LogPlaces {
         }
     }
 
-    /// Opens a context's log, as soon as its store answers. Without `appends` it keeps no tables in
+    /// Opens a context's log, as soon as its store answers and the log is made. Without `appends` it keeps no tables in
     /// the append's transaction, for processes that only read. `None` when told to stop meanwhile.
     ///
     /// # Errors
-    /// When the context has no log, or it is not set up, or not as the settings say.
+    /// When the context has no log, or it is not as the settings say.
     pub async fn open(
         &self,
         known: &KnownContext,
@@ -287,13 +287,17 @@ impl LogPlaces {
         appends: bool,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<PgEventLog>>, LogError> {
-        let opened = patiently("open the event log", stop, may_pass, || {
+        let opened = patiently("open the event log", stop, may_be_made, || {
             let mut options = PgLogOptions::new(context.clone());
             options.partitions = self.partitions;
             if appends {
                 options.inline = (own.inline_tables)();
             }
-            PgEventLog::open(pool.clone(), options)
+            async move {
+                // Tells a log that is yet to be made from one that this release cannot read.
+                millrace_eventlog::log_head(pool, context).await?;
+                PgEventLog::open(pool.clone(), options).await
+            }
         });
         Ok(opened.await?.map(Arc::new))
     }
@@ -305,7 +309,7 @@ impl LogPlaces {
         appends: bool,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<DynamoEventLog>>, LogError> {
-        let opened = patiently("open the event log", stop, may_pass, || {
+        let opened = patiently("open the event log", stop, may_be_made, || {
             let mut options = DynamoLogOptions::new(self.namespace.clone(), context.clone());
             options.partitions = self.partitions;
             if appends {
@@ -391,11 +395,11 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Opens the logs of contexts that have one, each as soon as its store answers. `None` when told
-    /// to stop meanwhile.
+    /// Opens the logs of contexts that have one, each as soon as its store answers and the log is
+    /// made, by this process or another. `None` when told to stop meanwhile.
     ///
     /// # Errors
-    /// When a log is not set up, or not as the settings say.
+    /// When a log is not as the settings say.
     pub async fn open(
         places: &LogPlaces,
         contexts: &[&'static KnownContext],

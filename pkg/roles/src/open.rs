@@ -119,6 +119,12 @@ pub(crate) fn may_pass(error: &LogError) -> bool {
     matches!(error, LogError::Unreachable(_) | LogError::Overloaded(_))
 }
 
+/// Whether a log that cannot be opened may be there later: its store is away, or nobody has made it
+/// yet.
+pub(crate) fn may_be_made(error: &LogError) -> bool {
+    may_pass(error) || matches!(error, LogError::Missing(_))
+}
+
 /// Connects to NATS, which may come later, and gives everything of this namespace in it.
 ///
 /// # Errors

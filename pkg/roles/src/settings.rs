@@ -161,7 +161,8 @@ pub struct NatsSettings {
     )]
     pub nats_url: Secret<String>,
 
-    /// File with the credentials (JWT and key) that NATS asks for
+    /// File with the credentials (JWT and key) that NATS asks for; `docs/nats.md` says which rights
+    /// they need
     #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
     pub nats_creds: Option<PathBuf>,
 

@@ -98,26 +98,6 @@ impl<S: Saga + Serialize + DeserializeOwned> Pump<S> {
         self
     }
 
-    /// Tells a saga what happened, such as that it begins.
-    ///
-    /// # Errors
-    /// See [`PumpError`].
-    pub async fn tell(&self, id: &EntityId, command: S::Command) -> Result<(), PumpError>
-    where
-        S::Command: Clone,
-    {
-        for _ in 0..MAX_STEPS_PER_PUMP {
-            let (saga, version) = self.sagas.load(id).await?;
-            let told = self.record(id, (&saga, version), command.clone()).await?;
-            if told == Recorded::Taken {
-                return Ok(());
-            }
-        }
-        let attempts = MAX_STEPS_PER_PUMP;
-        let contended = millrace_eventlog::ExecuteError::Contended { attempts };
-        Err(RecordError::Append(contended).into())
-    }
-
     /// Does what is next, until nothing is or a step gets no answer.
     ///
     /// # Errors

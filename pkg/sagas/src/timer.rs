@@ -1,16 +1,16 @@
 use std::{
     error::Error,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{Stream, StreamExt, stream};
 use millrace_es::Saga;
 use millrace_eventlog::jittered;
 use millrace_kernel::EntityId;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Pump, Pumped};
@@ -48,6 +48,8 @@ pub struct Standing {
     pub unfinished: u64,
     /// For how long the oldest of them has not got on.
     pub oldest: Duration,
+    /// How many came to an end that only people can put right, and nobody did so far.
+    pub left_to_people: u64,
 }
 
 /// The schedule could not be read or written.
@@ -110,7 +112,6 @@ pub struct Timer<S: Saga> {
     pump: Pump<S>,
     schedule: Arc<dyn Schedule>,
     options: TimerOptions,
-    bell: Arc<Notify>,
 }
 
 impl<S: Saga> std::fmt::Debug for Timer<S> {
@@ -130,18 +131,18 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
             pump,
             schedule,
             options,
-            bell: Arc::new(Notify::new()),
         }
-    }
-
-    /// What wakes it before its time.
-    #[must_use]
-    pub fn bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.bell)
     }
 
     /// Works until told to stop; what it has claimed then is finished, or due again later.
     pub async fn run(self, stop: CancellationToken) {
+        self.run_woken_by(stream::pending(), stop).await;
+    }
+
+    /// The same, woken before its time by hints, each of which says that something may be due now.
+    /// Nothing depends on them but how soon that is looked at: they may be lost, come twice, or end.
+    pub async fn run_woken_by(self, hints: impl Stream<Item = ()> + Send, stop: CancellationToken) {
+        let mut hints = pin!(hints.fuse());
         let mut measured: Option<Instant> = None;
         while !stop.is_cancelled() {
             if measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
@@ -161,7 +162,7 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.bell.notified() => {}
+                Some(()) = hints.next() => {}
                 () = tokio::time::sleep(jittered(self.options.poll_every)) => {}
             }
         }
@@ -219,12 +220,13 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
 
     async fn measure(&self) {
         match self.schedule.standing().await {
-            Ok(Standing { unfinished, oldest }) => {
-                #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-                let unfinished = unfinished as f64;
-                metrics::gauge!("millrace_sagas_unfinished", "saga" => S::NAME).set(unfinished);
+            Ok(standing) => {
+                metrics::gauge!("millrace_sagas_unfinished", "saga" => S::NAME)
+                    .set(figure(standing.unfinished));
                 metrics::gauge!("millrace_saga_oldest_unfinished_seconds", "saga" => S::NAME)
-                    .set(oldest.as_secs_f64());
+                    .set(standing.oldest.as_secs_f64());
+                metrics::gauge!("millrace_sagas_left_to_people", "saga" => S::NAME)
+                    .set(figure(standing.left_to_people));
             }
             Err(error) => {
                 let error = &error as &dyn Error;
@@ -232,4 +234,9 @@ impl<S: Saga + Serialize + DeserializeOwned> Timer<S> {
             }
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+const fn figure(count: u64) -> f64 {
+    count as f64
 }

@@ -1,6 +1,12 @@
-use std::{future::Future, path::Path, sync::atomic::Ordering, time::Duration};
+use std::{
+    future::Future,
+    path::Path,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
+use tokio::time::Instant;
 
 use crate::error::NatsError;
 
@@ -19,22 +25,25 @@ pub(crate) const LIFETIME_LOOK_MS: u64 = 50;
 /// Commands that may wait for the connection before senders have to.
 const CLIENT_CAPACITY_COMMANDS: usize = 4_096;
 
+/// The least time between two lines about refused credentials, in milliseconds.
+const TELL_REFUSED_EVERY_MS: u64 = 30_000;
+
 /// Connects to NATS and stays connected: a server that is not there yet, or goes away, is tried
 /// again for ever, with a pause that grows to a second and is jittered so that a crowd of
 /// processes does not come back in step.
 ///
 /// `name` shows up in the server's list of connections. `credentials` is a file with a user's JWT and
-/// key, where the server asks for them; a name and a password may stand in the URL.
+/// key, where the server asks for them; a name and a password may stand in the URL. A server that
+/// refuses them is tried again too, as what it knows may change, and the log says what to do.
 ///
 /// # Errors
-/// [`NatsError`] when the address makes no sense, the file cannot be read, or the server refuses the
-/// credentials.
+/// [`NatsError`] when the address makes no sense or the file cannot be read.
 pub async fn connect(
     url: &str,
     credentials: Option<&Path>,
     name: &str,
 ) -> Result<Client, NatsError> {
-    let label = name.to_owned();
+    let log = ConnectionLog::new(name);
     let options = match credentials {
         Some(file) => ConnectOptions::with_credentials_file(file)
             .await
@@ -50,7 +59,7 @@ pub async fn connect(
         .client_capacity(CLIENT_CAPACITY_COMMANDS)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            log_event(&label, &event);
+            log.note(&event);
             std::future::ready(())
         })
         .connect(url)
@@ -112,15 +121,65 @@ fn reconnect_delay(attempts: usize) -> Duration {
     millrace_eventlog::jittered(Duration::from_millis(ceiling))
 }
 
-fn log_event(client: &str, event: &Event) {
-    match event {
-        Event::Connected => tracing::info!(client, "connected to NATS"),
-        Event::Disconnected => tracing::warn!(client, "lost the connection to NATS"),
-        Event::SlowConsumer(subscription) => {
-            tracing::warn!(client, subscription, "NATS messages were dropped: too slow");
+/// What becomes of a connection, told in the log.
+struct ConnectionLog {
+    client: String,
+    told_refused: Mutex<Option<Instant>>,
+}
+
+impl ConnectionLog {
+    fn new(client: &str) -> Self {
+        Self {
+            client: client.to_owned(),
+            told_refused: Mutex::default(),
         }
-        Event::ServerError(error) => tracing::warn!(client, %error, "NATS reports an error"),
-        Event::ClientError(error) => tracing::debug!(client, %error, "NATS client error"),
-        other => tracing::info!(client, event = %other, "NATS connection event"),
     }
+
+    fn note(&self, event: &Event) {
+        let client = &*self.client;
+        match event {
+            Event::Connected => tracing::info!(client, "connected to NATS"),
+            Event::Disconnected => tracing::warn!(client, "lost the connection to NATS"),
+            Event::SlowConsumer(subscription) => {
+                tracing::warn!(client, subscription, "NATS messages were dropped: too slow");
+            }
+            Event::ServerError(error) if is_refusal(error) => self.refused(error),
+            Event::ClientError(error) if is_refusal(error) => self.refused(error),
+            Event::ServerError(error) => tracing::warn!(client, %error, "NATS reports an error"),
+            Event::ClientError(error) => tracing::debug!(client, %error, "NATS client error"),
+            other => tracing::info!(client, event = %other, "NATS connection event"),
+        }
+    }
+
+    /// Once in a while: it is tried about once a second.
+    fn refused(&self, error: &dyn std::fmt::Display) {
+        let mut told = self
+            .told_refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let quiet = Duration::from_millis(TELL_REFUSED_EVERY_MS);
+        if told.is_some_and(|at| at.elapsed() < quiet) {
+            return;
+        }
+        *told = Some(Instant::now());
+        tracing::error!(
+            client = self.client,
+            %error,
+            "NATS refuses the credentials; have NATS_CREDS name a file with a user's JWT and key \
+             that this server knows and that have not expired, and start this process again"
+        );
+    }
+}
+
+/// Whether a server does not let somebody in. The client gives the reason as a text.
+fn is_refusal(error: &impl std::fmt::Display) -> bool {
+    let text = error.to_string().to_lowercase();
+    [
+        "authorization violation",
+        "authentication expired",
+        "authentication revoked",
+        "signing nonce",
+    ]
+    .iter()
+    .any(|reason| text.contains(reason))
 }

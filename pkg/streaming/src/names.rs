@@ -83,6 +83,14 @@ impl Names {
         subject
     }
 
+    /// The subjects of the events of one type, in every partition: `<ns>.<context>.*.<type>`.
+    #[must_use]
+    pub fn type_subjects(&self, context: &Context, event_type: &str) -> String {
+        let mut subjects = format!("{}.{context}.*.", self.namespace);
+        subjects.extend(event_type.chars().map(token_char));
+        subjects
+    }
+
     /// What a partition's consumer filters by: `<ns>.<context>.<partition>.>`.
     #[must_use]
     pub fn partition_subjects(&self, context: &Context, partition: Partition) -> String {
@@ -258,6 +266,10 @@ mod tests {
         assert_eq!(
             names.subject(&ordering, p, "order.status_updated"),
             "millrace.ordering.7.order-status_updated"
+        );
+        assert_eq!(
+            names.type_subjects(&ordering, "order.status_updated"),
+            "millrace.ordering.*.order-status_updated"
         );
         assert_eq!(
             names.partition_subjects(&ordering, p),

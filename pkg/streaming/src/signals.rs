@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::NatsError, names::Names};
 
+/// The most messages that are heard as one hint.
+const MAX_HINTS_AT_ONCE: usize = 1024;
+
 /// Hints over core NATS that wake whoever waits: the relay of another process after an append, a
-/// reader after a commit. They may be lost; every waiter has a timer besides.
+/// reader after a commit, a saga's timer after the event that it begins with. They may be lost; every waiter has a timer besides.
 #[derive(Debug, Clone)]
 pub struct Signals {
     client: Client,
@@ -55,6 +58,21 @@ impl Signals {
     pub async fn on_appended(&self, context: &Context) -> Result<PositionSignals, NatsError> {
         let subscriber = self.subscribe(self.names.appended_signal(context)).await?;
         Ok(PositionSignals { subscriber })
+    }
+
+    /// Hears that events of a type are published, once for all that wait to be heard. The messages
+    /// of the context's stream are the signal: nobody sends another.
+    ///
+    /// # Errors
+    /// [`NatsError`] when the connection is closed for good.
+    pub async fn on_events(
+        &self,
+        context: &Context,
+        event_type: &str,
+    ) -> Result<impl Stream<Item = ()> + Send + use<>, NatsError> {
+        let subjects = self.names.type_subjects(context, event_type);
+        let subscriber = self.subscribe(subjects).await?;
+        Ok(subscriber.ready_chunks(MAX_HINTS_AT_ONCE).map(drop))
     }
 
     /// Tells the relay that a consumer met a message that is not the log's.

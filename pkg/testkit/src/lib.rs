@@ -9,24 +9,32 @@
 #![allow(clippy::panic, clippy::expect_used, clippy::print_stderr)]
 
 mod client;
+#[cfg(feature = "credentials")]
+mod credentials;
 mod database;
 mod dynamo;
 mod formats;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+mod lines;
 mod messaging;
+mod plans;
 mod process;
 #[cfg(feature = "effects")]
 mod s3;
 mod waiting;
 
 pub use client::{HttpClient, Reply, Request};
+#[cfg(feature = "credentials")]
+pub use credentials::{NatsOperator, NatsPermissions, nats_rights, nats_with_operator};
 pub use database::{Database, PostgresServer, own_postgres, postgres};
 pub use dynamo::{Dynamo, DynamoServer, dynamodb, own_dynamodb, serve_dynamodb_if_asked};
 pub use formats::{Renamed, StoredFormats, payload_schema};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::{Kubernetes, KubernetesServer, kubernetes, own_kubernetes};
+pub use lines::LogLines;
 pub use messaging::{Nats, NatsServer, nats, own_nats};
+pub use plans::{Plan, Plans};
 pub use process::Process;
 #[cfg(feature = "effects")]
 pub use s3::{S3_ACCESS_KEY_ID, S3_BUCKET, S3_SECRET_ACCESS_KEY, S3Fault, S3Object, S3Server, s3};

@@ -50,7 +50,10 @@ pub async fn nats() -> Nats {
 }
 
 async fn start() -> millrace_parts::Nats {
-    let options = NatsOptions::temporary().or_fail("a folder for nats-server");
+    start_with(NatsOptions::temporary().or_fail("a folder for nats-server")).await
+}
+
+async fn start_with(options: NatsOptions) -> millrace_parts::Nats {
     millrace_parts::Nats::start(options)
         .await
         .or_fail("starting nats-server for tests")
@@ -86,6 +89,13 @@ pub async fn own_nats() -> NatsServer {
 }
 
 impl NatsServer {
+    #[cfg(feature = "credentials")]
+    pub(crate) async fn start(options: NatsOptions) -> Self {
+        Self {
+            server: start_with(options).await,
+        }
+    }
+
     /// How clients reach it.
     #[must_use]
     pub fn url(&self) -> String {

@@ -2,9 +2,19 @@ use std::time::Duration;
 
 use reqwest::{Method, header::HeaderMap};
 use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::{Cluster, Seed};
 
 /// How long a client waits for an answer before the outcome is unknown to it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long one request is repeated until it has an answer.
+const ANSWER_BOUND: Duration = Duration::from_secs(60);
+/// How long a request without an answer waits before it is repeated.
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
+/// The problem of a command that others were faster than, every time.
+const CONTENDED: &str = "contended";
 
 /// A plain HTTP client of the public ports.
 #[derive(Debug, Clone)]
@@ -50,6 +60,12 @@ impl Reply {
     #[must_use]
     pub fn replayed(&self) -> bool {
         self.header("idempotent-replayed") == "true"
+    }
+
+    /// Whether nothing was decided, as others were faster every time: to be asked again.
+    #[must_use]
+    pub fn contended(&self) -> bool {
+        self.status == 409 && self.problem() == CONTENDED
     }
 
     /// The last segment of a problem's `type`.
@@ -123,5 +139,47 @@ impl Client {
     /// When no whole answer came in time.
     pub async fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Reply, reqwest::Error> {
         self.send(Method::GET, url, headers, None).await
+    }
+}
+
+/// A client of a cluster's command processes that repeats whatever it does not know the outcome of,
+/// under the same key, at any of them.
+#[derive(Debug)]
+pub struct Insistent {
+    client: Client,
+    urls: Vec<String>,
+    seed: Seed,
+}
+
+impl Insistent {
+    /// Of this cluster.
+    #[must_use]
+    pub fn new(cluster: &Cluster, seed: Seed) -> Self {
+        Self {
+            client: Client::new(),
+            urls: cluster.command_urls(),
+            seed,
+        }
+    }
+
+    /// Sends a request, whose key is what it says, until it has an answer that is no server error.
+    ///
+    /// # Panics
+    /// When it has none within a minute.
+    pub async fn until_answered(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        let key = format!("{method} {path} {body:?}").replace('"', "");
+        let deadline = Instant::now() + ANSWER_BOUND;
+        loop {
+            let url = &self.urls[self.seed.index(self.urls.len())];
+            let headers = [("idempotency-key", key.as_str())];
+            let url = format!("{url}{path}");
+            let sent = self.client.send(method.clone(), &url, &headers, body);
+            match sent.await {
+                Ok(reply) if reply.status < 500 && !reply.contended() => return reply,
+                Ok(_) | Err(_) => {}
+            }
+            assert!(Instant::now() < deadline, "{method} {path} has no answer");
+            tokio::time::sleep(REPEAT_AFTER).await;
+        }
     }
 }

@@ -24,13 +24,14 @@ pub mod dynamo_proxy;
 mod history;
 pub mod jobs;
 mod load;
+pub mod naming;
 pub mod payments;
 pub mod poison;
 mod process;
 mod seed;
 pub mod tcp_proxy;
 
-pub use client::{Client, Reply};
+pub use client::{Client, Insistent, Reply};
 pub use cluster::{Cluster, ClusterOptions, Servers};
 pub use history::{History, OrderHistory, Step};
 pub use load::{Load, LoadOptions};

@@ -264,7 +264,7 @@ impl Worker {
                     }
                 }
                 // Not kept under the key: to be asked again.
-                Ok(reply) if reply.status == 409 && reply.problem() == CONTENDED => {}
+                Ok(reply) if reply.contended() => {}
                 Ok(reply) => {
                     self.history.replayed += u64::from(reply.replayed());
                     return Some(reply);
@@ -410,9 +410,6 @@ impl Worker {
         }
     }
 }
-
-/// The problem of a command that others were faster than, every time.
-const CONTENDED: &str = "contended";
 
 #[expect(
     clippy::disallowed_methods,

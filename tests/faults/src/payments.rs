@@ -8,22 +8,17 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::{Client, Cluster, Seed, check::log::LoggedEvent};
+use crate::{Cluster, Insistent, Seed, check::log::LoggedEvent};
 
-/// How long one request is repeated until it has an answer.
-const ANSWER_BOUND: Duration = Duration::from_secs(60);
-/// How long a request without an answer waits before it is repeated.
-const REPEAT_AFTER: Duration = Duration::from_millis(100);
 /// What every account begins with.
 const START: &str = "300.00";
 /// Accounts that pay.
 const ACCOUNTS: usize = 4;
 
-/// A client that repeats whatever it does not know the outcome of, under the same key.
+/// Somebody who places orders and calls them off.
 #[derive(Debug)]
 pub struct Customer {
-    client: Client,
-    urls: Vec<String>,
+    client: Insistent,
     seed: Seed,
     prefix: String,
 }
@@ -33,28 +28,14 @@ impl Customer {
     #[must_use]
     pub fn new(cluster: &Cluster, seed: &Seed, number: u64) -> Self {
         Self {
-            client: Client::new(),
-            urls: cluster.command_urls(),
+            client: Insistent::new(cluster, seed.part(number)),
             seed: seed.part(number),
             prefix: format!("c{number}"),
         }
     }
 
     async fn until_answered(&self, method: Method, path: &str, body: Option<&Value>) -> u16 {
-        let key = format!("{method} {path} {body:?}").replace('"', "");
-        let deadline = Instant::now() + ANSWER_BOUND;
-        loop {
-            let url = &self.urls[self.seed.index(self.urls.len())];
-            let headers = [("idempotency-key", key.as_str())];
-            let url = format!("{url}{path}");
-            let sent = self.client.send(method.clone(), &url, &headers, body);
-            match sent.await {
-                Ok(reply) if reply.status < 500 => return reply.status,
-                Ok(_) | Err(_) => {}
-            }
-            assert!(Instant::now() < deadline, "{method} {path} has no answer");
-            tokio::time::sleep(REPEAT_AFTER).await;
-        }
+        self.client.until_answered(method, path, body).await.status
     }
 
     /// Opens the accounts that pay.

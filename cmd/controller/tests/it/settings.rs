@@ -28,6 +28,7 @@ fn help_explains_every_setting() {
         "MILLRACE_JOB_CPU",
         "MILLRACE_JOB_MEMORY",
         "MILLRACE_JOB_TTL_SECONDS",
+        "MILLRACE_JOB_POD_TEMPLATE",
         "MILLRACE_POD_NAME",
     ] {
         assert!(help.contains(variable), "{variable} is missing in\n{help}");
@@ -52,6 +53,30 @@ fn jobs_need_an_image_and_take_their_environment_from_secrets() {
         EnvironmentSource::ConfigMap("b".to_owned()),
     ];
     assert_eq!(job.environment, expected);
+    assert_eq!(job.template, None);
     assert!(parse(&["--job-env-from", "a"]).is_err());
     assert!(parse(&["--concurrency", "0"]).is_err());
+}
+
+#[test]
+fn a_template_of_pods_is_read_from_its_file() {
+    let file = std::env::temp_dir().join(format!("pod-template-{}.json", std::process::id()));
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let given = [
+            "--job-image",
+            "i:1",
+            "--job-pod-template",
+            file.to_str().unwrap(),
+        ];
+        parse(&given).unwrap().controller.job()
+    };
+    let template = read(r#"{"spec": {"containers": [{"name": "rebuild"}]}}"#);
+    let containers = template.unwrap().template.unwrap().spec.unwrap().containers;
+    assert_eq!(containers[0].name, "rebuild");
+    for wrong in ["{}", "rebuild", r#"{"spec": {"containers": []}}"#] {
+        let refused = read(wrong).unwrap_err().to_string();
+        assert!(refused.contains("MILLRACE_JOB_POD_TEMPLATE"), "{refused}");
+    }
+    std::fs::remove_file(&file).unwrap();
 }

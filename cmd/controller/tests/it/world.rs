@@ -92,6 +92,7 @@ impl World {
             cpu: "250m".to_owned(),
             memory: "256Mi".to_owned(),
             ttl_seconds: 60,
+            template: None,
         };
         let jobs = Jobs::new(self.client.clone(), &self.kubernetes.namespace, settings);
         self.control_with(Arc::new(jobs))

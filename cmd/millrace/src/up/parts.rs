@@ -200,6 +200,7 @@ impl Stores<'_> {
             data: self.data_dir.nats(),
             log: log.clone(),
             port: Some(self.ports.nats),
+            config: None,
             temporary: None,
         })
         .await

@@ -17,14 +17,14 @@ const TOKEN: &str = "sesame-for-the-test";
 const INVOICE: &str = "/invoice-service/invoices?user_id=1&month=4&year=2025";
 
 /// A role as a process, with no setting but these.
-struct Running {
-    process: Process,
+pub struct Running {
+    pub process: Process,
     admin: u16,
-    client: HttpClient,
+    pub client: HttpClient,
 }
 
 impl Running {
-    fn start(role: &str, nats: &Nats, more: &[(&str, String)]) -> Self {
+    pub fn start(role: &str, nats: &Nats, more: &[(&str, String)]) -> Self {
         let (port, admin) = (free_port(), free_port());
         let mut settings = vec![
             ("NATS_URL", nats.url.clone()),
@@ -48,7 +48,7 @@ impl Running {
         }
     }
 
-    async fn ready(&mut self) {
+    pub async fn ready(&mut self) {
         self.process.wait_ready(self.admin, "/readyz", BOUND).await;
     }
 }

@@ -10,6 +10,7 @@
 mod apart;
 mod bench;
 mod completions;
+mod credentials;
 mod dead_letters;
 mod endpoints;
 mod events;

@@ -9,7 +9,7 @@
 mod routes;
 mod rows;
 
-pub use routes::routes;
+pub use routes::{QUERIES, routes};
 pub use rows::{AccountRow, InvoiceKey, InvoicesRow, Key};
 
 use millrace_contracts::{

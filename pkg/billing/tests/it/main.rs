@@ -5,5 +5,6 @@ mod documents;
 mod facts;
 mod listing;
 mod meeting;
+mod plans;
 mod reading;
 mod system;

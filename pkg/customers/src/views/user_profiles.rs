@@ -230,6 +230,12 @@ FROM user_profiles WHERE user_id = $1 AND version > 0";
 /// Somebody's orders may be read before he is.
 const ORDERS_COUNT: &str = "SELECT orders_count FROM user_profiles WHERE user_id = $1";
 
+/// The queries with the names of their parameters' types, for the test that looks at their plans.
+pub const QUERIES: [(&str, &str, &str); 2] = [
+    ("one", "text", BY_ID),
+    ("orders_count", "text", ORDERS_COUNT),
+];
+
 /// The routes that answer from this view.
 pub fn routes() -> OpenApiRouter<QueryState> {
     OpenApiRouter::new().routes(routes!(get_user))

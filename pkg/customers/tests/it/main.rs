@@ -11,6 +11,7 @@
 mod addresses;
 mod documents;
 mod emails;
+mod plans;
 mod profiles;
 mod system;
 mod users;

@@ -6,6 +6,7 @@
 #![allow(clippy::panic, clippy::expect_used, clippy::indexing_slicing)]
 
 mod audit;
+mod beside;
 mod recovery;
 mod storm;
 mod verdicts;
@@ -18,6 +19,10 @@ use millrace_es::{EventId, Metadata, NewEvent, StreamId};
 use crate::{AppendRequest, EventLog, ExpectedVersion, Faults, StreamAppend};
 
 pub use audit::audit;
+pub use beside::{
+    what_is_beside_is_appended_once_under_a_key,
+    what_is_beside_is_decided_again_with_its_aggregate, what_is_beside_rides_in_the_same_append,
+};
 pub use recovery::{
     a_halted_log_takes_nothing_until_it_is_resumed, a_lost_tail_is_taken_back,
     a_new_epoch_begins_at_the_head, a_tail_that_does_not_continue_is_refused,
@@ -34,7 +39,7 @@ pub use verdicts::{
 };
 
 /// The names of all checks.
-pub const CHECKS: [&str; 16] = [
+pub const CHECKS: [&str; 19] = [
     "a_halted_log_takes_nothing_until_it_is_resumed",
     "a_lost_tail_is_taken_back",
     "a_new_epoch_begins_at_the_head",
@@ -51,6 +56,9 @@ pub const CHECKS: [&str; 16] = [
     "impossible_appends_are_refused",
     "processes_append_side_by_side",
     "several_streams_move_together_or_not_at_all",
+    "what_is_beside_is_appended_once_under_a_key",
+    "what_is_beside_is_decided_again_with_its_aggregate",
+    "what_is_beside_rides_in_the_same_append",
 ];
 
 /// The events of a large append: more than any backend writes in its way for small ones, and no more

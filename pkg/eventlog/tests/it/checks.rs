@@ -20,6 +20,9 @@ macro_rules! conformance {
             impossible_appends_are_refused,
             processes_append_side_by_side,
             several_streams_move_together_or_not_at_all,
+            what_is_beside_is_appended_once_under_a_key,
+            what_is_beside_is_decided_again_with_its_aggregate,
+            what_is_beside_rides_in_the_same_append,
         }
     };
     ($backend:expr => $($check:ident),* $(,)?) => {

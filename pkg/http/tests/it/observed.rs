@@ -1,47 +1,14 @@
 //! What operators see of requests: log lines and metrics.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
-
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tracing_subscriber::fmt::MakeWriter;
+use millrace_testkit::LogLines;
 
 use crate::demo::Server;
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn a_failure_is_logged_once_with_its_cause_and_its_request() {
-    let lines = Lines::default();
-    // For the whole process, since whether a line is wanted is decided once per place in the code;
-    // what other tests log is told apart by its request.
-    tracing_subscriber::fmt()
-        .with_env_filter("info,millrace_http::access=debug")
-        .with_ansi(false)
-        .with_writer(lines.clone())
-        .init();
+    // What other tests log is told apart by its request.
+    let lines = LogLines::of_the_process("info,millrace_http::access=debug");
     let (server, _) = Server::demo().await;
     for (path, id) in [
         ("down", "req-down"),
@@ -53,9 +20,9 @@ async fn a_failure_is_logged_once_with_its_cause_and_its_request() {
     }
     server.stop().await;
 
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    let about = |id: &str| -> Vec<&str> { text.lines().filter(|l| l.contains(id)).collect() };
-    let [failed, answered] = about("req-down")[..] else {
+    let text = lines.text();
+    let about = |id: &str| lines.with(&[id]);
+    let [failed, answered] = &about("req-down")[..] else {
         panic!("not logged once: {text}");
     };
     for part in [
@@ -71,12 +38,12 @@ async fn a_failure_is_logged_once_with_its_cause_and_its_request() {
         answered.contains("INFO") && answered.contains("status=503"),
         "{answered}"
     );
-    let panicked = about("req-panic")[0];
+    let panicked = &about("req-panic")[0];
     assert!(
         panicked.contains("ERROR") && panicked.contains("a secret of the code"),
         "{panicked}"
     );
-    let [fine] = about("req-fine")[..] else {
+    let [fine] = &about("req-fine")[..] else {
         panic!("not logged once: {text}");
     };
     assert!(

@@ -2,13 +2,14 @@
 
 use std::{error::Error, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use millrace_es::Context;
 use millrace_eventlog::{EventLog, LogError};
 use millrace_internal::{OwnerError, RemoteLog};
 use millrace_testkit::http_get;
 use serde_json::{Value, json};
 
-use crate::support::{Door, client, context, in_postgres, open_door};
+use crate::support::{Door, client, context, in_postgres, open_door, remote};
 
 #[tokio::test]
 async fn with_a_token_nobody_else_is_let_in() {
@@ -39,13 +40,56 @@ async fn commands_are_beside_the_log() {
     let door = open_door(log, Some("sesame")).await;
     let owner = client(door.address, &context(), Some("sesame"));
     let sent = json!({"amount": "1.50"});
-    let answer: Value = owner.post(&["commands", "echo"], &sent).await.unwrap();
+    let answer: Value = owner.post(&["commands", "7", "echo"], &sent).await.unwrap();
     assert_eq!(answer, json!({"echo": {"amount": "1.50"}}));
     let missing = owner.post::<Value>(&["commands", "none"], &sent).await;
     let Err(OwnerError::Refused { problem, .. }) = missing else {
         panic!("{missing:?}");
     };
     assert_eq!((problem.status, problem.slug()), (404, "not-found"));
+}
+
+#[tokio::test]
+async fn requests_are_counted_under_the_templates_of_their_routes() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    // This thread's, and so is everything of this test.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (log, _database) = in_postgres().await;
+    let door = open_door(log, None).await;
+    let owner = client(door.address, &context(), None);
+    remote(&door).head().await.unwrap();
+    let page = json!({"after": 0, "through": 0, "limit": 1});
+    for partition in ["1", "2"] {
+        let path = ["partitions", partition];
+        owner.get::<Value>(&path, &page).await.unwrap();
+    }
+    for id in ["1", "2"] {
+        let path = ["commands", id, "echo"];
+        owner.post::<Value>(&path, &page).await.unwrap();
+    }
+    let missing = owner.post::<Value>(&["commands", "none"], &page).await;
+    missing.unwrap_err();
+    let text = recorder.handle().render();
+    for (route, method, status, count) in [
+        ("/internal/v1/testing/log/head", "GET", "200", "1"),
+        (
+            "/internal/v1/testing/partitions/{partitions}",
+            "GET",
+            "200",
+            "2",
+        ),
+        (
+            "/internal/v1/testing/commands/{id}/echo",
+            "POST",
+            "200",
+            "2",
+        ),
+        ("unmatched", "POST", "404", "1"),
+    ] {
+        let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
+        let line = format!("millrace_http_requests_total{{{labels}}} {count}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ impl Door {
 /// Opens a port in front of a log, with a command that gives back what it is sent.
 pub async fn open_door(log: Arc<dyn EventLog>, token: Option<&str>) -> Door {
     let echo = post(|Json(body): Json<Value>| async move { Json(json!({"echo": body})) });
-    let commands = Router::new().route("/commands/echo", echo);
+    let commands = Router::new().route("/commands/{id}/echo", echo);
     let service = InternalService::new(token.map(|token| Secret::new(token.to_owned())));
     let router = service.serve(log, Some(commands)).finish();
     Door::open(router).await

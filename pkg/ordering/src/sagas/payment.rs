@@ -30,7 +30,6 @@ pub mod stored;
 pub mod table;
 #[cfg(test)]
 mod tests;
-mod trigger;
 
 pub use events::{
     PaymentCalledOff, PaymentEvent, PaymentPaid, PaymentRefunded, PaymentRefused, PaymentRequested,
@@ -40,14 +39,14 @@ pub use ids::TransactionId;
 pub use owner::OwnerBank;
 pub use port::{Bank, PaymentPort};
 pub use table::{PaymentRow, Payments, PaymentsTable};
-pub use trigger::PaymentTrigger;
 
 /// So many withdrawals without an answer, and the saga voids instead of asking again.
 pub const MAX_UNANSWERED_WITHDRAWALS: u32 = 5;
 
 // ----------------------------------------------------------------------------------- commands
 
-/// What a payment is told: that it begins, what came of a step, or what the world did.
+/// What a payment is told: what came of a step, or what the world did. That it begins is told by the
+/// append of its order ([`begin_beside`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaymentCommand {
     /// Now.
@@ -59,8 +58,6 @@ pub struct PaymentCommand {
 /// What there is to tell a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// It begins.
-    Begin(Box<PaymentRequested>),
     /// A withdrawal got no answer.
     NoAnswer {
         /// What was seen instead.
@@ -340,9 +337,6 @@ impl Aggregate for Payment {
     fn decide(&self, command: &PaymentCommand) -> Result<Vec<PaymentEvent>, Infallible> {
         let at = command.at;
         Ok(match (self, &command.news) {
-            (Self::Absent, News::Begin(requested)) => {
-                vec![PaymentEvent::Requested((**requested).clone())]
-            }
             (
                 Self::Withdrawing {
                     requested,

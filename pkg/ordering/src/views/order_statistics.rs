@@ -221,6 +221,9 @@ HAVING sum(count) <> 0
 ORDER BY day, status
 LIMIT $4";
 
+/// The query with the names of its parameters' types, for the test that looks at its plans.
+pub const QUERY: (&str, &str, &str) = ("sums", "text, date, date, bigint", SUMS);
+
 /// The routes that answer from this view.
 pub fn routes() -> OpenApiRouter<QueryState> {
     OpenApiRouter::new().routes(routes!(get_order_statistics))

@@ -20,5 +20,6 @@ mod plans;
 mod reacting;
 mod reading;
 mod statistics;
+mod suffering;
 mod system;
 mod users;

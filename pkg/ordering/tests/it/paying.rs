@@ -17,7 +17,9 @@ use millrace_kernel::{EntityId, Timestamp};
 use millrace_ordering::{
     Payments,
     order::{AccountId, CreateOrder, Order, OrderCommand, OrderId, OrderStatus, Total, UserId},
-    sagas::payment::{Payment, PaymentPort, PaymentStatus, PaymentTrigger, begin_beside, payments},
+    sagas::payment::{
+        Payment, PaymentPort, PaymentStatus, begin_beside, payments, stored::PAYMENT_REQUESTED,
+    },
 };
 use millrace_sagas::{
     Port, Schedule, Standing, Timer, TimerOptions,
@@ -31,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model_bank::{ModelBank, Withdrawals},
-    system::{PATIENCE, Store, System},
+    system::{PATIENCE, Store, System, context},
 };
 
 /// What an order of these tests costs.
@@ -249,7 +251,7 @@ struct Paying {
     bank: Arc<ModelBank>,
     table: Payments,
     stop: CancellationToken,
-    _timers: JoinSet<()>,
+    timers: JoinSet<()>,
 }
 
 impl Drop for Paying {
@@ -261,28 +263,35 @@ impl Drop for Paying {
 impl Paying {
     /// Two timers, as two projectors have them.
     async fn start(balance: &str, how: Withdrawals) -> Self {
-        let system = System::start().await;
-        let bank = Arc::new(ModelBank::holding(balance, how));
-        let table = Payments::new(system.store.database.pool.clone());
-        let (stop, mut timers) = (CancellationToken::new(), JoinSet::new());
+        let mut paying = Self::without_timers(balance, how).await;
         let options = TimerOptions {
             poll_every: Duration::from_millis(50),
             first_pause: Duration::from_millis(20),
             max_pause: Duration::from_millis(200),
         };
         for _ in 0..2 {
-            let log: Arc<dyn EventLog> = system.store.log.clone();
-            let pump = payments(&log, bank.clone());
-            let timer = Timer::new(pump, Arc::new(table.clone()), options);
-            timers.spawn(timer.run(stop.clone()));
+            let timer = paying.timer(options);
+            paying.timers.spawn(timer.run(paying.stop.clone()));
         }
+        paying
+    }
+
+    async fn without_timers(balance: &str, how: Withdrawals) -> Self {
+        let system = System::start().await;
+        let table = Payments::new(system.store.database.pool.clone());
         Self {
             system,
-            bank,
+            bank: Arc::new(ModelBank::holding(balance, how)),
             table,
-            stop,
-            _timers: timers,
+            stop: CancellationToken::new(),
+            timers: JoinSet::new(),
         }
+    }
+
+    fn timer(&self, options: TimerOptions) -> Timer<Payment> {
+        let log: Arc<dyn EventLog> = self.system.store.log.clone();
+        let pump = payments(&log, self.bank.clone());
+        Timer::new(pump, Arc::new(self.table.clone()), options)
     }
 
     async fn order(&self, id: &str) -> Reply {
@@ -400,38 +409,39 @@ async fn what_cannot_be_given_back_is_said_to_be_owed() {
     cancelled.expect(StatusCode::OK);
     let owed = paying.becomes("o-1", "REFUND_REFUSED").await;
     assert!(owed["reason"].as_str().unwrap().contains("closed"));
+    let left = async || paying.table.standing().await.unwrap();
+    let standing = Standing {
+        left_to_people: 1,
+        ..Standing::default()
+    };
+    assert_eq!(left().await, standing);
+    // As the operator's guide says.
+    let settled = "UPDATE ordering.payments SET settled = 'given back in cash, Ann'
+        WHERE order_id = 'o-1' AND status = 'REFUND_REFUSED'";
+    let pool = &paying.system.store.database.pool;
+    let settled = sqlx::query(settled).execute(pool).await.unwrap();
+    assert_eq!(settled.rows_affected(), 1);
+    assert_eq!(left().await, Standing::default());
 }
 
-/// Orders that a release before payments took have no payment: the trigger begins it, once.
+/// A timer that looks by itself only once an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_trigger_begins_what_was_never_begun() {
-    let store = Store::start().await;
-    let shop = Shop::of(&store, "100", Withdrawals::Answered, Change::Nothing);
-    shop.do_to_order(shop.wanted()).await;
-    let (order, _) = shop.orders().load(&shop.id).await.unwrap();
-    let created = order.details().unwrap().created.clone();
-    let pump = payments(&shop.log, shop.bank.clone());
-    let bell = Arc::new(tokio::sync::Notify::new());
-    let trigger = PaymentTrigger::new(Arc::new(shop.orders()), pump.clone(), Arc::clone(&bell));
-    let event = millrace_ordering::order::OrderEvent::Created(created);
-    for _ in 0..3 {
-        trigger.on_order_event(&event).await.unwrap();
+async fn a_payment_is_looked_at_as_soon_as_it_is_published() {
+    let mut paying = Paying::without_timers("100", Withdrawals::Answered).await;
+    let options = TimerOptions {
+        poll_every: Duration::from_secs(3600),
+        ..TimerOptions::default()
+    };
+    let timer = paying.timer(options);
+    let signals = &paying.system.signals;
+    let hints = signals.on_events(&context(), PAYMENT_REQUESTED).await;
+    let stop = paying.stop.clone();
+    paying
+        .timers
+        .spawn(timer.run_woken_by(hints.unwrap(), stop));
+    // The first may have been there before the timer's first look.
+    for id in ["o-1", "o-2"] {
+        paying.order(id).await;
+        paying.becomes(id, "PAID").await;
     }
-    bell.notified().await;
-    let (_, version) = shop.sagas().load(&shop.id).await.unwrap();
-    assert_eq!(version.get(), 1);
-    pump.pump(&shop.id).await.unwrap();
-    shop.check("after the trigger").await;
-
-    // Cancelled before anybody thought of payments: it has none, and gets none.
-    let shop = Shop::of(&store, "100", Withdrawals::Answered, Change::Cancel);
-    shop.do_to_order(shop.wanted()).await;
-    shop.change().await;
-    let (order, _) = shop.orders().load(&shop.id).await.unwrap();
-    let created = order.details().unwrap().created.clone();
-    let event = millrace_ordering::order::OrderEvent::Created(created);
-    let trigger = PaymentTrigger::new(Arc::new(shop.orders()), pump, bell);
-    trigger.on_order_event(&event).await.unwrap();
-    let (_, version) = shop.sagas().load(&shop.id).await.unwrap();
-    assert_eq!(version.get(), 0);
 }

@@ -1,11 +1,11 @@
 //! No list reads the table from end to end, however large it is.
 
-use millrace_ordering::views::order_read_models::{OrderReadModels, lists::QUERIES};
-use millrace_projecting::{PgReadModel, PgRows};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-
-/// How many orders the table has.
-const ORDERS: i64 = 1_000_000;
+use millrace_ordering::views::{
+    order_read_models::{OrderReadModels, lists::QUERIES},
+    order_statistics::{self, OrderStatistics},
+};
+use millrace_projecting::{PgReadModel, PgRows, PgTally};
+use millrace_testkit::Plans;
 
 /// A million orders over two years, of 20,000 users and one who has a tenth of them; a twentieth of
 /// them deleted.
@@ -22,7 +22,7 @@ SELECT
     n % 20 = 0,
     0,
     1
-FROM generate_series(1::bigint, $1) AS n";
+FROM generate_series(1::bigint, 1000000) AS n";
 
 /// Those who are known by name: every second one who ordered, and as many who did not.
 const FILL_USERS: &str = "
@@ -58,75 +58,72 @@ fn arguments(name: &str) -> [&'static str; 2] {
     }
 }
 
+/// Sums of a thousand days: those of everybody in all their shards, and those of users who order now
+/// and then.
+const FILL_STATISTICS: &str = "
+INSERT INTO order_statistics (user_id, day, status, shard, count, amount)
+SELECT '', date '2024-01-01' + day, status, shard, 10, 100
+FROM generate_series(0, 999) AS day, generate_series(0, 15) AS shard,
+    unnest(ARRAY['PENDING', 'CONFIRMED', 'SHIPPED', 'DELIVERED', 'CANCELLED']) AS status
+UNION ALL
+SELECT 'u-' || n % 20000, date '2024-01-01' + n / 200, 'CONFIRMED', 0, 1, 10
+FROM generate_series(0, 199999) AS n";
+
 #[tokio::test]
 async fn no_list_scans_the_table() {
     let database = millrace_testkit::postgres().await;
-    let mut conn = PgConnection::connect(&database.url).await.unwrap();
-    run(&mut conn, OrderReadModels::TABLES).await;
-    // What is not logged is faster to fill, and planned the same.
-    run(&mut conn, "ALTER TABLE order_read_models SET UNLOGGED").await;
-    sqlx::query(FILL)
-        .bind(ORDERS)
-        .execute(&mut conn)
-        .await
-        .unwrap();
-    run(&mut conn, FILL_USERS).await;
-    run(&mut conn, "SET maintenance_work_mem = '512MB'").await;
-    run(&mut conn, OrderReadModels::INDEXES).await;
-    run(&mut conn, "ANALYZE order_read_models, order_users").await;
-    for (setting, value) in PgReadModel::PLANNING {
-        run(&mut conn, &format!("SET {setting} = {value}")).await;
-    }
-
-    for (name, types, sql) in QUERIES {
-        run(
-            &mut conn,
-            &format!("PREPARE list_{name} ({types}) AS {sql}"),
-        )
+    let mut plans = Plans::on(&database, OrderReadModels::TABLES).await;
+    plans.run(FILL).await;
+    plans.run(FILL_USERS).await;
+    plans
+        .filled(OrderReadModels::INDEXES, &PgReadModel::PLANNING)
         .await;
-        for mode in ["force_custom_plan", "force_generic_plan"] {
-            run(&mut conn, &format!("SET plan_cache_mode = {mode}")).await;
-            for arguments in arguments(name) {
-                let plan = explain(&mut conn, &format!("EXECUTE list_{name}({arguments})")).await;
-                let case = format!("{name}({arguments}) under {mode}:\n{plan}");
-                assert!(!plan.contains("Seq Scan"), "{case}");
-                assert!(plan.contains("Index"), "{case}");
-                // The search sorts the few that have the name; all others come in order.
-                assert!(name == "named" || !plan.contains("Sort"), "{case}");
-            }
+    for query in QUERIES {
+        let name = query.0;
+        for plan in plans.of_query(query, &arguments(name)).await {
+            let case = &plan.case;
+            assert!(!plan.has("Seq Scan"), "{case}");
+            assert!(plan.has("Index"), "{case}");
+            // The search sorts the few that have the name; all others come in order.
+            assert!(name == "named" || !plan.has("Sort"), "{case}");
         }
     }
     let by_id = "SELECT * FROM order_read_models WHERE id = 'o-77'";
-    assert!(explain(&mut conn, by_id).await.contains("Index Scan"));
+    assert!(plans.of(by_id).await.has("Index Scan"));
+}
+
+#[tokio::test]
+async fn statistics_read_only_what_they_sum_up() {
+    let database = millrace_testkit::postgres().await;
+    let mut plans = Plans::on(&database, OrderStatistics::TABLES).await;
+    plans.run(FILL_STATISTICS).await;
+    plans
+        .filled(OrderStatistics::INDEXES, &PgReadModel::PLANNING)
+        .await;
+    let arguments = [
+        "'u-77', '0001-01-01', '9999-12-31', 366000",
+        "'', '2025-03-01', '2025-04-01', 366000",
+        "'', '0001-01-01', '9999-12-31', 366000",
+    ];
+    for plan in plans.of_query(order_statistics::QUERY, &arguments).await {
+        let case = &plan.case;
+        assert!(!plan.has("Seq Scan"), "{case}");
+        assert!(plan.has("order_statistics_pkey"), "{case}");
+        // They come in the order of the index, and are summed up as they come.
+        assert!(!plan.has("Sort") && !plan.has("HashAggregate"), "{case}");
+    }
 }
 
 /// What version 1 had and version 2 has unchanged, by name, is there.
 #[tokio::test]
 async fn what_is_declared_unchanged_is_there() {
     let database = millrace_testkit::postgres().await;
-    let mut conn = PgConnection::connect(&database.url).await.unwrap();
-    run(&mut conn, OrderReadModels::TABLES).await;
+    let mut plans = Plans::on(&database, OrderReadModels::TABLES).await;
     let mut compared = 0;
     for (table, columns) in OrderReadModels::UNCHANGED {
         let listed = columns.join(", ");
-        run(&mut conn, &format!("SELECT {listed} FROM {table}")).await;
+        plans.run(&format!("SELECT {listed} FROM {table}")).await;
         compared += columns.len();
     }
     assert_eq!(compared, 11, "all columns of an order but its key");
-}
-
-async fn run(conn: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(conn)
-        .await
-        .unwrap();
-}
-
-async fn explain(conn: &mut PgConnection, sql: &str) -> String {
-    let rows = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN {sql}")))
-        .fetch_all(conn)
-        .await
-        .unwrap();
-    let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    lines.join("\n")
 }

@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::system::{PATIENCE, System};
 
-fn archive_at(server: &S3Server) -> Archive {
+pub fn archive_at(server: &S3Server) -> Archive {
     millrace_runtime::install_crypto();
     let options = ArchiveOptions {
         endpoint: Some(server.endpoint()),
@@ -28,14 +28,14 @@ fn archive_at(server: &S3Server) -> Archive {
 }
 
 /// The SNS endpoint of `up`, and its topic.
-struct Sns {
-    url: String,
+pub struct Sns {
+    pub url: String,
     topic: Arc<Topic>,
     _tasks: JoinSet<()>,
 }
 
 impl Sns {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         millrace_runtime::install_crypto();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -46,17 +46,22 @@ impl Sns {
                 .await
                 .unwrap();
         });
-        let client = aws::sns_client(Some(&url)).await;
-        let arn = topic_arn("orders.fifo").parse().unwrap();
         Self {
-            topic: Arc::new(Topic::new(client, arn)),
+            topic: Self::topic_of(&url).await,
             url,
             _tasks: tasks,
         }
     }
 
+    /// The topic, reached at this address.
+    pub async fn topic_of(url: &str) -> Arc<Topic> {
+        let client = aws::sns_client(Some(url)).await;
+        let arn = topic_arn("orders.fifo").parse().unwrap();
+        Arc::new(Topic::new(client, arn))
+    }
+
     /// What was sent, oldest first.
-    async fn messages(&self) -> Vec<Value> {
+    pub async fn messages(&self) -> Vec<Value> {
         let text = reqwest::get(&self.url).await.unwrap().text().await.unwrap();
         let shown: Value = serde_json::from_str(&text).unwrap();
         let newest_first = shown["messages"].as_array().unwrap();

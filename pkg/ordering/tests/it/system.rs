@@ -75,6 +75,7 @@ impl Store {
 /// Both services and everything behind them.
 pub struct System {
     pub store: Store,
+    pub signals: Signals,
     client: HttpClient,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -155,6 +156,7 @@ impl System {
         let address = listen(&state, &stop, &mut tasks).await;
         let system = Self {
             store,
+            signals,
             client: HttpClient::new(address),
             stop,
             tasks,

@@ -17,10 +17,13 @@ use crate::{
 /// How many heads are remembered per lane to date its oldest unread event, one a second.
 const MAX_SAMPLES: usize = 600;
 
-/// A projection's figures.
+/// A projection's figures. Lag and partitions are those of the generation that answers: another one
+/// of the same process has a meter of its own, and would write over them.
 pub(super) struct Meter {
     projection: &'static str,
     lanes: HashMap<Lane, LaneFigures>,
+    /// Whether the partitions that are held are shown.
+    shown: bool,
 }
 
 #[derive(Default)]
@@ -29,6 +32,8 @@ struct LaneFigures {
     seen: VecDeque<(Position, Timestamp)>,
     /// When the log took the newest event that was applied since the lag was last measured.
     applied: Option<Timestamp>,
+    /// Whether its lag is shown.
+    shown: bool,
 }
 
 impl Meter {
@@ -36,6 +41,7 @@ impl Meter {
         Self {
             projection,
             lanes: HashMap::new(),
+            shown: false,
         }
     }
 
@@ -89,21 +95,50 @@ impl Meter {
             (seen, None) => seen,
         };
         let seconds = since.map_or(0.0, |since| seconds_between(since, now));
+        figures.shown = true;
         let events = newest.get().saturating_sub(at.get());
-        let partition = lane.partition.to_string();
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        gauge!("millrace_projection_lag_events", "projection" => self.projection, "partition" => partition.clone())
-            .set(events as f64);
-        gauge!("millrace_projection_lag_seconds", "projection" => self.projection, "partition" => partition)
-            .set(seconds);
+        self.show_lag(lane, events as f64, seconds);
+    }
+
+    fn show_lag(&self, lane: &Lane, events: f64, seconds: f64) {
+        let labels = [
+            ("projection", self.projection.to_owned()),
+            ("context", lane.context.to_string()),
+            ("partition", lane.partition.to_string()),
+        ];
+        gauge!("millrace_projection_lag_events", &labels).set(events);
+        gauge!("millrace_projection_lag_seconds", &labels).set(seconds);
+    }
+
+    /// How many partitions this process works on.
+    pub(super) fn held(&mut self, partitions: usize) {
+        self.shown = true;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        gauge!("millrace_projection_partitions", "projection" => self.projection)
+            .set(partitions as f64);
     }
 
     /// Another process measures the lane now.
     pub(super) fn forget(&mut self, lane: &Lane) {
-        if self.lanes.remove(lane).is_some() {
-            let partition = lane.partition.to_string();
-            gauge!("millrace_projection_lag_events", "projection" => self.projection, "partition" => partition.clone()).set(0.0);
-            gauge!("millrace_projection_lag_seconds", "projection" => self.projection, "partition" => partition).set(0.0);
+        if self.lanes.remove(lane).is_some_and(|figures| figures.shown) {
+            self.show_lag(lane, 0.0, 0.0);
+        }
+    }
+
+    /// Another generation answers now, or none of this process.
+    pub(super) fn hide(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            gauge!("millrace_projection_partitions", "projection" => self.projection).set(0.0);
+        }
+        let mut hidden = Vec::new();
+        for (lane, figures) in &mut self.lanes {
+            if std::mem::take(&mut figures.shown) {
+                hidden.push(lane.clone());
+            }
+        }
+        for lane in hidden {
+            self.show_lag(&lane, 0.0, 0.0);
         }
     }
 
@@ -125,4 +160,67 @@ impl Meter {
 
 fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     (to.get() - from.get()).as_seconds_f64().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use millrace_es::{Context, Epoch, Partition, PartitionCount};
+
+    use super::*;
+
+    fn lane(context: &str) -> Lane {
+        Lane::new(Context::new(context).unwrap(), Partition::new(0))
+    }
+
+    fn head(newest: u64) -> LogHead {
+        LogHead {
+            position: Position::new(newest),
+            epoch: Epoch::new(1),
+            partitions: PartitionCount::new(1).unwrap(),
+            partition_positions: vec![Position::new(newest)],
+            halted: None,
+        }
+    }
+
+    #[test]
+    fn what_a_meter_hides_it_no_longer_says_and_says_nothing_of_another_ones() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let text = recorder.handle();
+        let lag = |context: &str, events: u64| {
+            let lag = format!(
+                "millrace_projection_lag_events{{projection=\"p\",context=\"{context}\",partition=\"0\"}} {events}\n"
+            );
+            text.render().contains(&lag)
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let (mut old, mut new) = (Meter::new("p"), Meter::new("p"));
+            let now = Timestamp::now();
+            old.lag(&lane("a"), Position::new(1), &head(4), now);
+            old.lag(&lane("b"), Position::new(1), &head(9), now);
+            old.held(2);
+            assert!(lag("a", 3) && lag("b", 8), "{}", text.render());
+            assert!(
+                text.render()
+                    .contains("millrace_projection_partitions{projection=\"p\"} 2")
+            );
+
+            old.hide();
+            assert!(lag("a", 0) && lag("b", 0), "{}", text.render());
+            assert!(
+                text.render()
+                    .contains("millrace_projection_partitions{projection=\"p\"} 0")
+            );
+
+            new.lag(&lane("a"), Position::new(2), &head(4), now);
+            new.held(1);
+            old.hide();
+            old.forget(&lane("a"));
+            assert!(lag("a", 2), "{}", text.render());
+            assert!(
+                text.render()
+                    .contains("millrace_projection_partitions{projection=\"p\"} 1")
+            );
+        });
+    }
 }

@@ -9,15 +9,30 @@ use super::{
 use crate::{
     batch::describe,
     error::StoreError,
-    generation::{Checkpoint, Lane},
+    generation::{Checkpoint, GenerationStatus, Lane},
 };
 
 impl Worker {
     /// What is done once a second: requests about dead letters, a look at the checkpoints, and
-    /// measuring.
+    /// measuring, if it is this generation that answers, or that performs.
     pub(super) async fn tick(&mut self) {
         self.settle_requests().await;
         self.compare_checkpoints().await;
+        let answers = *self.status.borrow() == GenerationStatus::Active;
+        // A reaction has one generation for ever, whose effects wait from its first event on: it
+        // becomes active only when it has caught up, which it does not while they cannot be performed.
+        if !answers && !self.shared.view.is_reaction() {
+            self.meter.hide();
+            return;
+        }
+        self.measure_lanes();
+        if let Ok(count) = self.store.pending_letters().await {
+            self.meter.letters(count);
+        }
+    }
+
+    fn measure_lanes(&mut self) {
+        self.meter.held(self.owned.len());
         for (lane, owned) in &self.owned {
             let LaneState::Reading(Reading {
                 at: Some((position, epoch)),
@@ -31,9 +46,6 @@ impl Worker {
             if let Some(head) = head.filter(|head| head.epoch == *epoch) {
                 self.meter.lag(lane, *position, &head, Timestamp::now());
             }
-        }
-        if let Ok(count) = self.store.pending_letters().await {
-            self.meter.letters(count);
         }
     }
 

@@ -58,7 +58,7 @@ pub(super) const FENCED_REST_MS: u64 = 200;
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     generation: Generation,
-    status: watch::Receiver<GenerationStatus>,
+    pub(super) status: watch::Receiver<GenerationStatus>,
     pub(super) store: Arc<dyn GenerationStore>,
     pub(super) owned: BTreeMap<Lane, Owned>,
     pub(super) parked: Parked,
@@ -124,6 +124,7 @@ impl Worker {
         drop(events);
         self.work(&mut gained).await;
         self.owned.clear();
+        self.meter.hide();
         self.readers.shutdown().await;
         // The leases end once nothing is owned any more.
         drop(gained);

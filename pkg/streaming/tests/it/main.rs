@@ -11,6 +11,7 @@
 )]
 
 mod consumer;
+mod credentials;
 mod dynamodb_relay;
 mod dynamodb_streams;
 mod leases;

@@ -26,7 +26,7 @@ pub async fn compare(client: &Client, query: &str, expected: &Expected) -> Resul
     Ok(())
 }
 
-async fn answer(client: &Client, url: &str) -> Result<crate::Reply, String> {
+pub(crate) async fn answer(client: &Client, url: &str) -> Result<crate::Reply, String> {
     let reply = client
         .get(url, &[])
         .await
@@ -37,12 +37,14 @@ async fn answer(client: &Client, url: &str) -> Result<crate::Reply, String> {
     Ok(reply)
 }
 
-/// Every row of `GET /orders?include_deleted=true`, all pages.
-async fn order_read_models(
+/// Every row of `GET /orders?include_deleted=true`, all pages, by the order's id.
+///
+/// # Errors
+/// When a page is not what it has to be.
+pub(crate) async fn all_orders(
     client: &Client,
     query: &str,
-    expected: &Expected,
-) -> Result<(), String> {
+) -> Result<BTreeMap<String, Value>, String> {
     let mut found = BTreeMap::new();
     let mut cursor = None::<String>;
     for _ in 0..MAX_PAGES {
@@ -60,6 +62,15 @@ async fn order_read_models(
             break;
         }
     }
+    Ok(found)
+}
+
+async fn order_read_models(
+    client: &Client,
+    query: &str,
+    expected: &Expected,
+) -> Result<(), String> {
+    let mut found = all_orders(client, query).await?;
     for (id, order) in &expected.orders {
         let row = found
             .remove(id)

@@ -103,14 +103,14 @@ async fn the_dynamodb_endpoint_is_killed() {
 
 /// Which servers are down.
 #[derive(Default)]
-struct Down {
+pub struct Down {
     postgres: bool,
     nats: bool,
     dynamodb: bool,
 }
 
 impl Down {
-    async fn kill_something(&mut self, cluster: &mut Cluster, seed: &Seed) {
+    pub async fn kill_something(&mut self, cluster: &mut Cluster, seed: &Seed) {
         let servers = &mut cluster.servers;
         let role = match seed.below(6) {
             0 => {
@@ -137,7 +137,7 @@ impl Down {
         processes[victim].kill().await;
     }
 
-    async fn restart_all(&mut self, cluster: &mut Cluster) {
+    pub async fn restart_all(&mut self, cluster: &mut Cluster) {
         let servers = &mut cluster.servers;
         if std::mem::take(&mut self.postgres) {
             servers.postgres.as_mut().unwrap().restart().await;

@@ -10,6 +10,7 @@
 mod banking;
 mod dynamodb;
 mod kills;
+mod naming;
 mod pauses;
 mod payments;
 mod poison;

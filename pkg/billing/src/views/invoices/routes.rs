@@ -299,6 +299,17 @@ macro_rules! newest {
 const ALL: &str = newest!(""; "$1", "$2", "$3", "$4");
 const OF_USER: &str = newest!("i.user_id = $1 AND "; "$2", "$3", "$4", "$5");
 
+/// The queries with the names of their parameters' types, for the test that looks at their plans.
+pub const QUERIES: [(&str, &str, &str); 3] = [
+    ("one", "text, integer, integer", BY_KEY),
+    ("all", "timestamptz, timestamptz, text, bigint", ALL),
+    (
+        "of_user",
+        "text, timestamptz, timestamptz, text, bigint",
+        OF_USER,
+    ),
+];
+
 /// A page of the list: it goes on after a place, newest first.
 #[derive(Debug, Clone)]
 struct Selection {

@@ -251,11 +251,9 @@ fn settles(payment: &Payment, command: &PaymentCommand) -> Option<OrderCommand> 
         News::Voided => Some(cancelled(
             "payment not made: the bank did not answer in time".to_owned(),
         )),
-        News::Begin(_)
-        | News::NoAnswer { .. }
-        | News::CalledOff
-        | News::Refunded
-        | News::RefundRefused { .. } => None,
+        News::NoAnswer { .. } | News::CalledOff | News::Refunded | News::RefundRefused { .. } => {
+            None
+        }
     }
 }
 

@@ -64,7 +64,9 @@ WHERE order_id = $1 AND due_at = $2::timestamptz";
 
 const STANDING: &str = "
 SELECT count(*) AS unfinished,
-    COALESCE(EXTRACT(EPOCH FROM now() - min(updated_at)), 0)::float8 AS oldest
+    COALESCE(EXTRACT(EPOCH FROM now() - min(updated_at)), 0)::float8 AS oldest,
+    (SELECT count(*) FROM ordering.payments WHERE status = 'REFUND_REFUSED' AND settled IS NULL)
+        AS left_to_people
 FROM ordering.payments WHERE status IN ('PENDING', 'VOIDING', 'REFUNDING')";
 
 /// What a batch comes to for one payment.
@@ -299,6 +301,10 @@ fn unscheduled(error: sqlx::Error) -> ScheduleError {
     ScheduleError(error.into())
 }
 
+fn count(row: &PgRow, column: &str) -> Result<u64, sqlx::Error> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -349,8 +355,9 @@ impl Schedule for Payments {
         let row = sqlx::query(STANDING).fetch_one(&self.pool).await;
         let standing = row.and_then(|row| {
             Ok(Standing {
-                unfinished: u64::try_from(row.try_get::<i64, _>("unfinished")?).unwrap_or(0),
+                unfinished: count(&row, "unfinished")?,
                 oldest: Duration::try_from_secs_f64(row.try_get("oldest")?).unwrap_or_default(),
+                left_to_people: count(&row, "left_to_people")?,
             })
         });
         standing.map_err(unscheduled)

@@ -26,10 +26,6 @@ fn requested() -> PaymentRequested {
     payment_of(created).unwrap()
 }
 
-fn begin() -> News {
-    News::Begin(Box::new(requested()))
-}
-
 fn no_answer() -> News {
     let reason = "timeout".to_owned();
     News::NoAnswer { reason }
@@ -54,9 +50,13 @@ fn tell(payment: &Payment, news: News) -> Vec<PaymentEvent> {
     events
 }
 
-/// The payment after this news, each of which says something to it.
+fn begun() -> Payment {
+    Payment::default().evolve(&PaymentEvent::Requested(requested()))
+}
+
+/// A payment that has begun after this news, each of which says something to it.
 fn after(news: &[News]) -> Payment {
-    news.iter().fold(Payment::default(), |payment, news| {
+    news.iter().fold(begun(), |payment, news| {
         let events = tell(&payment, news.clone());
         assert!(!events.is_empty(), "{payment:?} has no use for {news:?}");
         events.iter().fold(payment, |payment, event| {
@@ -69,9 +69,9 @@ fn after(news: &[News]) -> Payment {
 }
 
 fn gives_up() -> Vec<News> {
-    let mut news = vec![begin()];
-    news.extend((0..MAX_UNANSWERED_WITHDRAWALS).map(|_| no_answer()));
-    news
+    (0..MAX_UNANSWERED_WITHDRAWALS)
+        .map(|_| no_answer())
+        .collect()
 }
 
 #[test]
@@ -85,18 +85,18 @@ fn a_payment_goes_these_ways() {
         news
     };
     for (news, status, next) in [
-        (vec![begin()], Pending, Some(Withdraw)),
-        (vec![begin(), no_answer()], Pending, Some(Withdraw)),
-        (vec![begin(), withdrawn(true)], Paid, None),
-        (vec![begin(), no_answer(), withdrawn(true)], Paid, None),
-        (vec![begin(), withdrawn(false)], Refunding, Some(Refund)),
-        (vec![begin(), refused()], Refused, None),
-        (vec![begin(), News::Voided], Voided, None),
-        (vec![begin(), News::CalledOff], Voiding, Some(Void)),
-        (vec![begin(), News::CalledOff, News::Voided], Voided, None),
-        (vec![begin(), News::CalledOff, refused()], Refused, None),
+        (vec![], Pending, Some(Withdraw)),
+        (vec![no_answer()], Pending, Some(Withdraw)),
+        (vec![withdrawn(true)], Paid, None),
+        (vec![no_answer(), withdrawn(true)], Paid, None),
+        (vec![withdrawn(false)], Refunding, Some(Refund)),
+        (vec![refused()], Refused, None),
+        (vec![News::Voided], Voided, None),
+        (vec![News::CalledOff], Voiding, Some(Void)),
+        (vec![News::CalledOff, News::Voided], Voided, None),
+        (vec![News::CalledOff, refused()], Refused, None),
         (
-            vec![begin(), News::CalledOff, withdrawn(true)],
+            vec![News::CalledOff, withdrawn(true)],
             Refunding,
             Some(Refund),
         ),
@@ -109,17 +109,13 @@ fn a_payment_goes_these_ways() {
             Some(Refund),
         ),
         (
-            vec![begin(), withdrawn(true), News::CalledOff],
+            vec![withdrawn(true), News::CalledOff],
             Refunding,
             Some(Refund),
         ),
+        (vec![withdrawn(false), News::Refunded], Refunded, None),
         (
-            vec![begin(), withdrawn(false), News::Refunded],
-            Refunded,
-            None,
-        ),
-        (
-            vec![begin(), withdrawn(false), refund_refused()],
+            vec![withdrawn(false), refund_refused()],
             RefundRefused,
             None,
         ),
@@ -133,18 +129,11 @@ fn a_payment_goes_these_ways() {
 
 #[test]
 fn news_that_come_twice_or_too_late_change_nothing() {
-    let paid = after(&[begin(), withdrawn(true)]);
-    for news in [
-        begin(),
-        no_answer(),
-        withdrawn(false),
-        refused(),
-        News::Voided,
-    ] {
+    let paid = after(&[withdrawn(true)]);
+    for news in [no_answer(), withdrawn(false), refused(), News::Voided] {
         assert_eq!(tell(&paid, news), []);
     }
     let all = [
-        begin(),
         no_answer(),
         News::CalledOff,
         withdrawn(true),
@@ -154,16 +143,16 @@ fn news_that_come_twice_or_too_late_change_nothing() {
         refund_refused(),
     ];
     for ended in [
-        after(&[begin(), refused()]),
-        after(&[begin(), News::Voided]),
-        after(&[begin(), withdrawn(false), News::Refunded]),
-        after(&[begin(), withdrawn(false), refund_refused()]),
+        after(&[refused()]),
+        after(&[News::Voided]),
+        after(&[withdrawn(false), News::Refunded]),
+        after(&[withdrawn(false), refund_refused()]),
     ] {
         for news in &all {
             assert_eq!(tell(&ended, news.clone()), [], "{ended:?} {news:?}");
         }
     }
-    for news in &all[1..] {
+    for news in &all {
         assert_eq!(tell(&Payment::Absent, news.clone()), []);
     }
 }

@@ -1,4 +1,4 @@
-//! `up --example`: users with their addresses, some bank accounts and a few hundred orders with their
+//! `example` and `up --example`: users with their addresses, some bank accounts and a few hundred orders with their
 //! lives, through the public HTTP API. Some orders pay themselves from an account, and invoices,
 //! receipts and messages follow by themselves.
 //!
@@ -13,6 +13,7 @@ mod users;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Client, Method, StatusCode};
@@ -20,6 +21,23 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::output;
+
+/// Feed a running Millrace with example users, accounts and orders, through its HTTP API
+///
+/// A second run adds nothing.
+#[derive(Debug, Args)]
+pub struct Example {
+    /// Where reads and writes go, such as http://127.0.0.1:8080
+    #[arg(value_name = "URL")]
+    url: String,
+}
+
+impl Example {
+    /// Feeds it.
+    pub async fn run(&self) -> Result<(), Failure> {
+        feed(self.url.trim_end_matches('/')).await
+    }
+}
 
 const CONCURRENT_LIVES: usize = 8;
 const MAX_ATTEMPTS: u32 = 8;
