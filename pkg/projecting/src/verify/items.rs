@@ -86,11 +86,17 @@ impl Attributes {
     }
 }
 
-/// Whether two values say the same; sets have no order.
+/// Whether two values say the same; sets have no order, and DynamoDB gives `12.50` back as `12.5`.
 fn same(one: Option<&AttributeValue>, other: Option<&AttributeValue>) -> bool {
-    use AttributeValue::{Bs, L, M, Ns, Ss};
+    use AttributeValue::{Bs, L, M, N, Ns, Ss};
     match (one, other) {
-        (Some(Ss(one)), Some(Ss(other))) | (Some(Ns(one)), Some(Ns(other))) => {
+        (Some(N(one)), Some(N(other))) => Number::of(one) == Number::of(other),
+        (Some(Ns(one)), Some(Ns(other))) => {
+            let numbers = |all: &[String]| all.iter().map(|text| Number::of(text)).collect();
+            let (one, other): (BTreeSet<Number>, BTreeSet<Number>) = (numbers(one), numbers(other));
+            one == other
+        }
+        (Some(Ss(one)), Some(Ss(other))) => {
             one.iter().collect::<BTreeSet<_>>() == other.iter().collect()
         }
         (Some(Bs(one)), Some(Bs(other))) => {
@@ -108,6 +114,52 @@ fn same(one: Option<&AttributeValue>, other: Option<&AttributeValue>) -> bool {
             one.len() == other.len() && one.iter().all(|(name, a)| same(Some(a), other.get(name)))
         }
         (one, other) => one == other,
+    }
+}
+
+/// A number of DynamoDB's by its value: its digits without zeros at either end, times a power of
+/// ten. A text that is no number stands for itself.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Number {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Number {
+    fn of(text: &str) -> Self {
+        Self::parse(text).unwrap_or_else(|| Self {
+            negative: false,
+            digits: text.to_owned(),
+            exponent: 0,
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
+            None => (text, 0_i64),
+        };
+        let unsigned = mantissa.strip_prefix(['+', '-']).unwrap_or(mantissa);
+        let (whole, part) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        let all = format!("{whole}{part}");
+        if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let digits = all.trim_end_matches('0');
+        let moved = i64::try_from(all.len() - digits.len()).ok()?;
+        let places = i64::try_from(part.len()).ok()?;
+        let digits = digits.trim_start_matches('0');
+        let zero = digits.is_empty();
+        Some(Self {
+            negative: mantissa.starts_with('-') && !zero,
+            digits: digits.to_owned(),
+            exponent: if zero {
+                0
+            } else {
+                exponent.checked_add(moved)?.checked_sub(places)?
+            },
+        })
     }
 }
 
@@ -243,6 +295,26 @@ mod tests {
         let verdict = |passed| pair.judge(&pair, passed, only, false);
         assert_eq!(verdict(passed(7, 9)), Verdict::Open);
         assert_eq!(verdict(passed(9, 9)), Verdict::Different);
+    }
+
+    #[test]
+    fn numbers_are_compared_by_their_value() {
+        let n = |text: &str| AttributeValue::N(text.to_owned());
+        let equal = |one: &str, other: &str| same(Some(&n(one)), Some(&n(other)));
+        for (one, other) in [
+            ("12.50", "12.5"),
+            ("1200", "1.2E3"),
+            ("0.00", "-0"),
+            ("007", "7"),
+            ("1e-2", "0.01"),
+        ] {
+            assert!(equal(one, other), "{one} {other}");
+        }
+        for (one, other) in [("12.5", "125"), ("1", "-1"), ("1", "10"), ("0.1", "0.01")] {
+            assert!(!equal(one, other), "{one} {other}");
+        }
+        let set = |all: [&str; 2]| AttributeValue::Ns(all.map(str::to_owned).to_vec());
+        assert!(same(Some(&set(["1.0", "2"])), Some(&set(["2.00", "1"]))));
     }
 
     #[test]

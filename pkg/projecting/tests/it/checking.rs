@@ -29,8 +29,11 @@ const ALL: CheckOptions = CheckOptions {
     max_events: 10_000,
 };
 
+/// Between two batches that are written while it is checked: the log grows, and what is folded anew
+/// with it.
+const PACE: Duration = Duration::from_millis(20);
 /// How often a view that goes on is checked.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 12;
 
 fn done(check: Check) -> Checked {
     match check {
@@ -194,7 +197,7 @@ async fn a_view_that_goes_on_gives_no_false_alarm() {
             events.extend(kept.log.fill(25, 40));
             own.fold(events.clone()).await.unwrap();
             others.fold(events).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(PACE).await;
         }
     };
     let checking = async {
@@ -381,6 +384,7 @@ async fn items_that_go_on_give_no_false_alarm() {
             let mut events = vec![kept.log.push("item-4", "item.removed", "{}")];
             events.extend(kept.log.fill(25, 40));
             folder.fold(events).await.unwrap();
+            tokio::time::sleep(PACE).await;
         }
     };
     let checking = async {
