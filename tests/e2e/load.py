@@ -20,6 +20,8 @@ WRITERS, READERS = 2, 2
 # Between two requests of a thread, in seconds: a load, not the most that goes.
 PACE = 0.02
 TIMEOUT = 40
+# How long a read waits for what was just written, in seconds.
+PATIENCE = 20
 # How long the last look may be put off by an edge that is away, in seconds.
 LAST_LOOK = 60
 
@@ -37,7 +39,10 @@ class Client:
         self.connection = http.client.HTTPConnection(edge.hostname, edge.port or 80, timeout=TIMEOUT)
 
     def ask(self, method, path, body=None):
-        headers = {"content-type": "application/json"} if body else {}
+        # Partitions that move are read again within seconds; that long a reader is ready to wait.
+        headers = {"prefer": f"wait={PATIENCE}"}
+        if body:
+            headers["content-type"] = "application/json"
         try:
             self.connection.request(method, path, json.dumps(body) if body else None, headers)
             answer = self.connection.getresponse()
