@@ -59,7 +59,7 @@ impl DynamoDb {
             .arg("dynamodb")
             .arg("--file")
             .arg(folder.path().join("dynamodb.sqlite"))
-            .args(["--port", &port.to_string()]);
+            .args(["--listen", &format!("127.0.0.1:{port}")]);
         let log = folder.path().join("dynamodb.log");
         let mut process = Guarded::spawn(command, &log, StopSignal::Terminate, None)?;
         let deadline = Instant::now() + Duration::from_millis(DYNAMODB_READY_MS);
