@@ -98,8 +98,9 @@ async fn the_rights_that_the_guide_grants_are_enough() {
     let order = json!({"id": "o-1", "user_id": "u-1", "total_amount": "4.50"});
     let order = orders.client.post("/orders", order).await;
     let order = order.expect(StatusCode::CREATED);
-    read(&query, "/orders/o-1", &user).await;
-    let shown = read(&query, "/orders/o-1", &order).await;
+    // One position is waited for at a time: first the order, then the name beside it.
+    read(&query, "/orders/o-1", &order).await;
+    let shown = read(&query, "/orders/o-1", &user).await;
     assert_eq!(shown.body["user_username"], "Ada", "{}", shown.body);
     // Any position: every partition of it is asked for, those without events too.
     let head = read(&query, "/orders/statistics", &order).await;
