@@ -46,7 +46,10 @@ async fn a_relay_works_with_the_rights_of_its_context_alone() {
     let anybody = operator.credentials("anybody", &NatsPermissions::default());
     let anybody = nats(&operator, &anybody, &namespace).await.client;
     let mut heard = anybody.subscribe(format!("{namespace}.>")).await.unwrap();
-    anybody.flush().await.unwrap();
+    // Its own message comes back once the server has the subscription.
+    let ready = format!("{namespace}.ready");
+    anybody.publish(ready, "".into()).await.unwrap();
+    tokio::time::timeout(BOUND, heard.next()).await.unwrap();
     for subject in [
         "other.0.order-created",
         "dead.other.view.refused",
