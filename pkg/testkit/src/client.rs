@@ -62,12 +62,18 @@ impl HttpClient {
     }
 
     /// Reads once the read model is at a position, `<context>/<position>`, for which it waits the
-    /// longest that a reader may; the answer has to be a 200.
-    pub async fn get_at(&self, path: &str, position: &str) -> Reply {
+    /// longest that a reader may. What is read may not exist there yet.
+    pub async fn try_get_at(&self, path: &str, position: &str) -> Reply {
         let joint = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{joint}at_least={position}");
         let request = self.request(Method::GET, &path).header("prefer", "wait=30");
-        request.send().await.expect(StatusCode::OK)
+        request.send().await
+    }
+
+    /// As [`HttpClient::try_get_at`]; the answer has to be a 200.
+    pub async fn get_at(&self, path: &str, position: &str) -> Reply {
+        let reply = self.try_get_at(path, position).await;
+        reply.expect(StatusCode::OK)
     }
 
     /// Reads what a write must be in; see [`HttpClient::get_at`].
