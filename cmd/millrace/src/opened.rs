@@ -9,7 +9,7 @@ use millrace_projecting::{
 };
 use millrace_roles::{CONTEXTS, LogPlaces, LogStore, PgPlaces};
 use millrace_runtime::aws;
-use millrace_streaming::{Names, Topology, TopologyOptions};
+use millrace_streaming::{ConnectError, Names, Topology, TopologyOptions, connect_once, jetstream};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -110,25 +110,17 @@ pub async fn topology_with(
     let names =
         Names::new(&endpoints.namespace).map_err(|error| Failure::Usage(error.to_string()))?;
     let url = &endpoints.nats_url;
-    let connecting = match &endpoints.nats_creds {
-        Some(file) => async_nats::ConnectOptions::with_credentials_file(file)
-            .await
-            .map_err(|error| {
-                let file = file.display();
-                Failure::Usage(format!("{file} (NATS_CREDS) has no credentials: {error}"))
-            })?,
-        None => async_nats::ConnectOptions::new(),
-    };
-    let client = connecting
-        .name("millrace")
-        .connection_timeout(Duration::from_millis(CONNECT_MS))
-        .connect(url)
+    let credentials = endpoints.nats_creds.as_deref();
+    let limit = Duration::from_millis(CONNECT_MS);
+    let client = connect_once(url, credentials, "millrace", limit)
         .await
-        .map_err(|error| {
-            Failure::unavailable(format!("NATS at {} does not answer", place(url)), error)
+        .map_err(|error| match error {
+            ConnectError::Credentials { .. } => Failure::Usage(error.to_string()),
+            ConnectError::Server(error) => {
+                Failure::unavailable(format!("NATS at {} does not answer", place(url)), error)
+            }
         })?;
-    let jetstream = async_nats::jetstream::new(client);
-    Ok(Topology::new(jetstream, names, options))
+    Ok(Topology::new(jetstream(client), names, options))
 }
 
 /// Where a URL leads, without the password it may have.

@@ -8,7 +8,7 @@ use std::{
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use tokio::time::Instant;
 
-use crate::error::NatsError;
+use crate::error::{ConnectError, NatsError};
 
 /// How often the connection is checked, in milliseconds: a server that was stopped, not closed,
 /// is noticed after two of these.
@@ -37,21 +37,15 @@ const TELL_REFUSED_EVERY_MS: u64 = 30_000;
 /// refuses them is tried again too, as what it knows may change, and the log says what to do.
 ///
 /// # Errors
-/// [`NatsError`] when the address makes no sense or the file cannot be read.
+/// [`ConnectError`] when the address makes no sense or the file cannot be read.
 pub async fn connect(
     url: &str,
     credentials: Option<&Path>,
     name: &str,
-) -> Result<Client, NatsError> {
+) -> Result<Client, ConnectError> {
     let log = ConnectionLog::new(name);
-    let options = match credentials {
-        Some(file) => ConnectOptions::with_credentials_file(file)
-            .await
-            .map_err(|error| NatsError::new("be asked: NATS_CREDS names no credentials", error))?,
-        None => ConnectOptions::new(),
-    };
-    options
-        .name(name)
+    options(credentials, name)
+        .await?
         .retry_on_initial_connect()
         .ping_interval(Duration::from_millis(PING_INTERVAL_MS))
         .connection_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
@@ -64,7 +58,40 @@ pub async fn connect(
         })
         .connect(url)
         .await
-        .map_err(|error| NatsError::new("be reached (NATS_URL)", error))
+        .map_err(|error| NatsError::new("be reached (NATS_URL)", error).into())
+}
+
+/// Connects to NATS once: for a command, whose caller waits and can call it again.
+///
+/// `limit` bounds the attempt; the rest is as of [`connect`].
+///
+/// # Errors
+/// [`ConnectError`], also when the server does not answer in time or refuses the credentials.
+pub async fn connect_once(
+    url: &str,
+    credentials: Option<&Path>,
+    name: &str,
+    limit: Duration,
+) -> Result<Client, ConnectError> {
+    options(credentials, name)
+        .await?
+        .connection_timeout(limit)
+        .connect(url)
+        .await
+        .map_err(|error| NatsError::new("be reached (NATS_URL)", error).into())
+}
+
+async fn options(credentials: Option<&Path>, name: &str) -> Result<ConnectOptions, ConnectError> {
+    let options = match credentials {
+        Some(file) => ConnectOptions::with_credentials_file(file)
+            .await
+            .map_err(|reason| ConnectError::Credentials {
+                file: file.display().to_string(),
+                reason,
+            })?,
+        None => ConnectOptions::new(),
+    };
+    Ok(options.name(name))
 }
 
 /// One life of a connection. What was asked before a reconnect is never answered after it, and the

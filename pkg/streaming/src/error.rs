@@ -24,6 +24,22 @@ impl NatsError {
     }
 }
 
+/// There is no connection to NATS.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file does not hold a user's JWT and key.
+    #[error("{file} (NATS_CREDS) holds no credentials: {reason}")]
+    Credentials {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: std::io::Error,
+    },
+    /// The address makes no sense, or the server did not answer or refuses.
+    #[error(transparent)]
+    Server(#[from] NatsError),
+}
+
 /// An error with everything below it, for a log line at the edge that handles it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -25,13 +25,13 @@ pub use advisories::AdvisoryCounter;
 pub use audit::{
     MAX_AUDITED_POSITIONS, MAX_NAMED_POSITIONS, StreamAudit, StreamDifference, audit_stream,
 };
-pub use client::{connect, jetstream};
+pub use client::{connect, connect_once, jetstream};
 pub use consumer::{
     ACK_WAIT_MS, ConsumeError, ConsumerOptions, ConsumerSpec, MAX_ACK_PENDING_EVENTS,
     PartitionConsumer,
 };
 pub use dead_letters::{DeadLetter, DeadLetterPublisher};
-pub use error::NatsError;
+pub use error::{ConnectError, NatsError};
 pub use lease::{
     Claim, HANDOVER_MS, LEASE_RENEW_MS, LEASE_TTL_MS, LeaseEvent, LeaseOptions, Leases, MemberId,
     Ownership, PartitionLeases, Standing,
