@@ -129,6 +129,15 @@ impl Differences {
         self.count += 1;
         self.name(difference);
     }
+
+    /// Takes over what a look at some of the rows found.
+    pub(super) fn take(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.count += other.count;
+        for difference in other.named {
+            self.name(difference);
+        }
+    }
 }
 
 /// The keys that a check did not compare, on the way.

@@ -31,7 +31,8 @@ use crate::{
 pub(super) struct Live<'a> {
     pub(super) generation: &'a Generation,
     pub(super) view: &'a View,
-    pub(super) logs: &'a [Arc<dyn EventLog>],
+    /// The logs that the view reads.
+    pub(super) logs: Vec<Arc<dyn EventLog>>,
     pub(super) options: &'a CheckOptions,
 }
 
@@ -48,21 +49,42 @@ impl PgStore {
     ) -> Result<Check, StoreError> {
         let rows = view.postgres()?;
         let known = self.generations(view.name()).await?;
-        let generation = match answering(&known, view) {
-            Ok(generation) => generation,
+        let live = match Live::of(&known, view, logs, options) {
+            Ok(live) => live,
             Err(why) => return Ok(Check::Skipped(why)),
-        };
-        let logs = own_logs(view, logs);
-        let live = Live {
-            generation,
-            view,
-            logs: &logs,
-            options,
         };
         let mut conn = self.connect(&compare_session()).await?;
         let checked = live.rows(rows, &mut conn).await;
         conn.close().await.ok();
         checked
+    }
+}
+
+impl<'a> Live<'a> {
+    /// What a check is of; or why there is nothing to check.
+    pub(super) fn of(
+        known: &'a [Generation],
+        view: &'a View,
+        logs: &[Arc<dyn EventLog>],
+        options: &'a CheckOptions,
+    ) -> Result<Self, String> {
+        let live = Generation::answering(known, view.version());
+        let generation = live.ok_or_else(|| "no generation of it answers yet".to_owned())?;
+        if generation.version != view.version() {
+            return Err(format!(
+                "generation {} answers, which version {} folds; this release folds version {}",
+                generation.id,
+                generation.version,
+                view.version()
+            ));
+        }
+        let reads = |log: &&Arc<dyn EventLog>| view.contexts().contains(log.context());
+        Ok(Self {
+            generation,
+            view,
+            logs: logs.iter().filter(reads).cloned().collect(),
+            options,
+        })
     }
 }
 
@@ -99,7 +121,7 @@ impl Live<'_> {
             refold.fold_streams(conn, chosen, &mut passed).await?
         } else {
             refold.begin(conn).await?;
-            let (logs, most) = (self.logs, self.options.max_events);
+            let (logs, most) = (&self.logs, self.options.max_events);
             let whole = refold.fold_everything(conn, logs, &at, most, &mut passed);
             match whole.await? {
                 Whole::Folded(scope) => scope,
@@ -144,7 +166,7 @@ impl Live<'_> {
         if at.is_empty() {
             return Err(StoreError::Gone(self.generation.id));
         }
-        let heads = context_heads(self.logs, self.view.contexts()).await?;
+        let heads = context_heads(&self.logs, self.view.contexts()).await?;
         if !of_this_life(at, &heads) {
             return Ok(Some(format!(
                 "generation {} follows an earlier life of its log: rebuild {}",
@@ -178,7 +200,7 @@ impl Live<'_> {
         at: &[Checkpoint],
         of_rows: impl IntoIterator<Item = String>,
     ) -> Result<Vec<Chosen>, StoreError> {
-        let drawn = draw(self.logs, at, self.options).await?;
+        let drawn = draw(&self.logs, at, self.options).await?;
         let mut chosen: Vec<Chosen> = drawn.into_iter().map(Chosen::from).collect();
         let mut names: Vec<String> = self.options.also.clone();
         names.extend(of_rows);
@@ -186,33 +208,9 @@ impl Live<'_> {
         names.dedup();
         names.retain(|name| chosen.iter().all(|one| one.name != *name));
         names.truncate(MAX_CHECKED_KEYS);
-        chosen.extend(find(self.logs, at, names).await?);
+        chosen.extend(find(&self.logs, at, names).await?);
         Ok(chosen)
     }
-}
-
-/// The generation that a check is of, or why there is none.
-pub(super) fn answering<'a>(
-    known: &'a [Generation],
-    view: &View,
-) -> Result<&'a Generation, String> {
-    let live = Generation::answering(known, view.version());
-    let live = live.ok_or_else(|| "no generation of it answers yet".to_owned())?;
-    if live.version == view.version() {
-        return Ok(live);
-    }
-    Err(format!(
-        "generation {} answers, which version {} folds; this release folds version {}",
-        live.id,
-        live.version,
-        view.version()
-    ))
-}
-
-/// The logs that a view reads.
-pub(super) fn own_logs(view: &View, logs: &[Arc<dyn EventLog>]) -> Vec<Arc<dyn EventLog>> {
-    let reads = |log: &&Arc<dyn EventLog>| view.contexts().contains(log.context());
-    logs.iter().filter(reads).cloned().collect()
 }
 
 pub(super) fn as_u64(count: usize) -> u64 {

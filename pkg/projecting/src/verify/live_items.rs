@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     against::{Check, CheckOptions, Difference, DifferenceKind, Differences, Passed},
     items::{key_of, row, shown},
-    live::{Live, answering, own_logs},
+    live::Live,
     refold_items::{RefoldItems, Refolded, text_of},
     rest,
     samples::{Chosen, find},
@@ -53,17 +53,11 @@ impl DynamoStore {
     ) -> Result<Check, StoreError> {
         let items = view.dynamodb()?;
         let known = self.generations(view.name()).await?;
-        let generation = match answering(&known, view) {
-            Ok(generation) => generation,
+        let live = match Live::of(&known, view, logs, options) {
+            Ok(live) => live,
             Err(why) => return Ok(Check::Skipped(why)),
         };
-        let logs = own_logs(view, logs);
-        let live = Live {
-            generation,
-            view,
-            logs: &logs,
-            options,
-        };
+        let generation = live.generation;
         let refold = RefoldItems {
             store: self,
             generation,
@@ -121,21 +115,18 @@ impl Live<'_> {
         let mut first = Differences::default();
         let refolded = stream(refold, one, also, &mut first).await?;
         if first.count == 0 {
-            found.rows += first.rows;
+            found.take(first);
             return Ok(refolded);
         }
         tokio::time::sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
         let at = refold.store.checkpoints(self.generation.id).await?;
-        let again = find(self.logs, &at, [one.name.clone()]).await?;
+        let again = find(&self.logs, &at, [one.name.clone()]).await?;
         let mut second = Differences::default();
         let mut refolded = refolded;
         for one in &again {
             refolded = stream(refold, one, also, &mut second).await?;
         }
-        found.rows += second.rows;
-        for difference in second.named {
-            found.add(difference);
-        }
+        found.take(second);
         Ok(refolded)
     }
 }
