@@ -77,6 +77,7 @@ Takes (dict "root" $ "component" "command").
 {{- $http := (get $values $component).http }}
 {{- $_ := set $out "MILLRACE_LISTEN" "0.0.0.0:8080" }}
 {{- $_ := set $out "MILLRACE_MAX_CONNECTIONS" (toString (int64 $http.maxConnections)) }}
+{{- $_ := set $out "MILLRACE_IDLE_TIMEOUT_MS" (toString (mul $http.idleTimeoutSeconds 1000)) }}
 {{- $_ := set $out "MILLRACE_MAX_IN_FLIGHT" (toString (int64 $http.maxInFlight)) }}
 {{- $_ := set $out "MILLRACE_REQUEST_DEADLINE_MS" (toString (mul $http.requestDeadlineSeconds 1000)) }}
 {{- end }}

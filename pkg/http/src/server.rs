@@ -41,9 +41,11 @@ pub struct ServerLimits {
     pub max_connections: usize,
     /// The largest request head, in bytes; a larger one gets a 431.
     pub max_head_bytes: usize,
-    /// How long a connection may take to send a request's head. An idle connection is waiting for
-    /// the next one, so this is also how long it is kept.
-    pub head_timeout: Duration,
+    /// How long a connection may take to send a request's head, also when it is idle until then. It
+    /// has to be longer than a proxy keeps idle connections: one that sends a write on a connection
+    /// that is just being closed can not know whether to send it again, and answers 502. Common
+    /// ones keep them for 60 seconds (nginx, ALB) or 90 (Traefik, Go).
+    pub idle_timeout: Duration,
 }
 
 impl Default for ServerLimits {
@@ -51,7 +53,7 @@ impl Default for ServerLimits {
         Self {
             max_connections: 8192,
             max_head_bytes: 16 * 1024,
-            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
         }
     }
 }
@@ -60,6 +62,7 @@ impl From<&HttpSettings> for ServerLimits {
     fn from(settings: &HttpSettings) -> Self {
         Self {
             max_connections: settings.max_connections,
+            idle_timeout: Duration::from_millis(settings.idle_timeout_ms),
             ..Self::default()
         }
     }
@@ -144,7 +147,7 @@ fn of_one_connection(error: &io::Error) -> bool {
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
+        .header_read_timeout(limits.idle_timeout)
         .max_header_size(limits.max_head_bytes);
     http
 }

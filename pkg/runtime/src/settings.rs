@@ -132,6 +132,16 @@ pub struct HttpSettings {
     )]
     pub max_connections: usize,
 
+    /// How long a connection is kept on which no request comes, in milliseconds. Longer than any
+    /// proxy in front keeps its end, or a request meets a connection that is just being closed
+    #[arg(
+        long,
+        env = "MILLRACE_IDLE_TIMEOUT_MS",
+        default_value = "120000",
+        value_name = "MS"
+    )]
+    pub idle_timeout_ms: u64,
+
     /// How many requests are worked on at once; more are answered 503
     #[arg(
         long,

@@ -16,7 +16,7 @@ fn limits() -> ServerLimits {
     ServerLimits {
         max_connections: 3,
         max_head_bytes: 16 * 1024,
-        head_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(300),
     }
 }
 
@@ -64,7 +64,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_place() {
     let limits = ServerLimits {
-        head_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(30),
         ..limits()
     };
     let server = Server::with(whole(&Demo::new()).finish(), limits, Duration::from_secs(5)).await;
