@@ -166,9 +166,9 @@ annotations:
 {{- end }}
 
 {{/*
-A container of one of the programs, but for its ports and probes. Takes (dict "root" $ "component"
-"command" "program" "millrace-command" "secret" "name" "config" "name"); without "config" its ConfigMap
-is the component's.
+A container of the program, but for its ports and probes. Takes (dict "root" $ "component" "command"
+"arguments" (list "role" "command") "secret" "name" "config" "name"); without "config" its ConfigMap is
+the component's.
 */}}
 {{- define "millrace.container" -}}
 {{- $root := .root }}
@@ -176,11 +176,9 @@ is the component's.
 name: {{ .component }}
 image: {{ include "millrace.image" $root | quote }}
 imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-command: [/{{ .program }}]
-{{- with .arguments }}
+command: [/millrace]
 args:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- toYaml .arguments | nindent 2 }}
 envFrom:
   - configMapRef: { name: {{ default (printf "%s-%s" (include "millrace.fullname" $root) .component) .config }} }
 {{- with include "millrace.env" . | trim }}
@@ -212,7 +210,7 @@ runs is given the drain time. The grace period is both and a margin.
 {{- $component := .component }}
 {{- $own := get $root.Values $component }}
 {{- $name := printf "%s-%s" (include "millrace.fullname" $root) $component }}
-{{- $scope := dict "root" $root "component" $component "program" (printf "millrace-%s" $component) "secret" (include "millrace.secretName" $root) }}
+{{- $scope := dict "root" $root "component" $component "arguments" (list "role" $component) "secret" (include "millrace.secretName" $root) }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -326,7 +324,7 @@ spec:
   {{- end }}
   containers:
     - name: rebuild
-      command: [/millrace-projector]
+      command: [/millrace, role, projector]
       envFrom:
         - configMapRef: { name: {{ include "millrace.fullname" . }}-projector }
       env:

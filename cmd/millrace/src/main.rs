@@ -58,7 +58,6 @@ enum Command {
     Replay(replay::Replay),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
-    #[command(hide = true)]
     Role(role::Role),
     #[command(hide = true)]
     S3(s3::S3),

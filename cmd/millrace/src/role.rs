@@ -1,4 +1,4 @@
-//! One role in this process: how `up` starts its children.
+//! One role in this process: how `up` starts its children, and the image its containers.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,6 +16,8 @@ pub enum RoleName {
     Projector,
     /// Answers.
     Query,
+    /// Drives the Replay resources of Kubernetes.
+    Controller,
 }
 
 impl RoleName {
@@ -25,6 +27,7 @@ impl RoleName {
             Self::Command => "command",
             Self::Projector => "projector",
             Self::Query => "query",
+            Self::Controller => "controller",
         }
     }
 
@@ -34,6 +37,7 @@ impl RoleName {
             Self::Command => config::variables::<millrace_command::Settings>(),
             Self::Projector => config::variables::<millrace_projector::Settings>(),
             Self::Query => config::variables::<millrace_query::Settings>(),
+            Self::Controller => config::variables::<millrace_controller::Settings>(),
         }
     }
 }
@@ -74,6 +78,11 @@ impl Role {
                 "millrace-query",
                 with("millrace-query"),
                 millrace_query::run,
+            ),
+            RoleName::Controller => main_from(
+                "millrace-controller",
+                with("millrace-controller"),
+                millrace_controller::run,
             ),
         }
     }

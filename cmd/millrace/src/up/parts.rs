@@ -277,22 +277,31 @@ fn given(variable: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-/// The roles, in the order in which they are started.
+/// The roles that run without Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Role(RoleName);
+pub enum Role {
+    Command,
+    Projector,
+    Query,
+}
 
 impl Role {
-    pub const ALL: [Self; 3] = [
-        Self(RoleName::Command),
-        Self(RoleName::Projector),
-        Self(RoleName::Query),
-    ];
+    /// In the order in which they are started.
+    pub const ALL: [Self; 3] = [Self::Command, Self::Projector, Self::Query];
+
+    fn name(self) -> RoleName {
+        match self {
+            Self::Command => RoleName::Command,
+            Self::Projector => RoleName::Projector,
+            Self::Query => RoleName::Query,
+        }
+    }
 
     fn admin_port(self, ports: &Ports) -> u16 {
-        match self.0 {
-            RoleName::Command => ports.command_admin,
-            RoleName::Projector => ports.projector_admin,
-            RoleName::Query => ports.query_admin,
+        match self {
+            Self::Command => ports.command_admin,
+            Self::Projector => ports.projector_admin,
+            Self::Query => ports.query_admin,
         }
     }
 
@@ -320,22 +329,22 @@ impl Role {
             ),
             ("MILLRACE_ADMIN_LISTEN", local(self.admin_port(ports))),
         ];
-        if self.0 == RoleName::Query && given("MILLRACE_CURSOR_KEY").is_none() {
+        if self == Self::Query && given("MILLRACE_CURSOR_KEY").is_none() {
             // Cursors outlive the process that gave them out, not the run.
             let key = format!("{}{}", EntityId::generate(), EntityId::generate());
             settings.push(("MILLRACE_CURSOR_KEY", key));
         }
-        match self.0 {
-            RoleName::Command => {
+        match self {
+            Self::Command => {
                 settings.push(("MILLRACE_LISTEN", local(ports.command)));
                 settings.push(("MILLRACE_INTERNAL_LISTEN", local(ports.internal)));
             }
-            RoleName::Query => {
+            Self::Query => {
                 settings.push(("MILLRACE_LISTEN", local(ports.public)));
                 settings.push(("COMMAND_URL", format!("http://{}", local(ports.command))));
                 settings.extend(effects.archive.iter().cloned());
             }
-            RoleName::Projector => {
+            Self::Projector => {
                 settings.extend(effects.archive.iter().cloned());
                 settings.extend(effects.notifications.iter().cloned());
                 if given("MILLRACE_OWNERS").is_none() {
@@ -345,7 +354,7 @@ impl Role {
             }
         }
         // What was said to `up` for all roles goes to those that know it.
-        let known = self.0.variables();
+        let known = self.variables();
         for (context, variable) in OwnDatabases::VARIABLES {
             if let Some(url) = endpoints.own_databases.get(context)
                 && known.contains(variable)
@@ -357,7 +366,7 @@ impl Role {
             .filter_map(|(name, _)| name.into_string().ok())
             .filter(|name| name.starts_with("MILLRACE_") && !known.contains(name))
             .collect();
-        let name = self.0.as_str();
+        let name = self.name().as_str();
         Program::with_environment(
             name,
             vec!["role".into(), name.into()],
@@ -370,7 +379,7 @@ impl Role {
 
     /// The environment variables that the role's settings come from.
     pub fn variables(self) -> BTreeSet<String> {
-        self.0.variables()
+        self.name().variables()
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::run::{millrace, run};
 
-const ROLES: [&str; 3] = ["command", "projector", "query"];
+const ROLES: [&str; 4] = ["command", "projector", "query", "controller"];
 
 #[tokio::test]
 async fn help_explains_every_setting_and_shows_no_secret() {
@@ -62,7 +62,7 @@ async fn a_wrong_database_url_is_refused_without_being_shown() {
     for role in ROLES {
         let mut wrong = millrace(["role", role, "--admin-listen", "127.0.0.1:0"]);
         wrong.env("DATABASE_URL", "not-a-url-hunter2");
-        if role != "projector" {
+        if ["command", "query"].contains(&role) {
             wrong.env("MILLRACE_LISTEN", "127.0.0.1:0");
         }
         if role == "command" {
@@ -93,7 +93,7 @@ impl Running {
             ("MILLRACE_NAMESPACE", stores.nats.namespace.clone()),
             ("MILLRACE_ADMIN_LISTEN", format!("127.0.0.1:{admin_port}")),
         ];
-        if role != "projector" {
+        if ["command", "query"].contains(&role) {
             settings.push(("MILLRACE_LISTEN", format!("127.0.0.1:{port}")));
         }
         if role == "command" {
