@@ -137,12 +137,14 @@ DASHBOARDS = {
     ]),
     "replays": ("Millrace: replays", [
         ("Replays", [
-            ("Phases", "short", "How many Replays are in which phase. Of kube-state-metrics.",
-             [('sum by (phase) (kube_millrace_replay_phase{namespace="$namespace"}) > 0', "{{phase}}")]),
-            ("Folded", "short", "Events that each Replay has folded. Of kube-state-metrics.",
-             [('max by (name) (kube_millrace_replay_events_processed{namespace="$namespace"})', "{{name}}")]),
-            ("Behind", "short", "Positions to go. Of kube-state-metrics.",
-             [('max by (name) (kube_millrace_replay_lag{namespace="$namespace"})', "{{name}}")]),
+            ("Phases", "short", "How many Replays are in which phase.",
+             [("max by (phase) (millrace_replays{$s}) > 0", "{{phase}}")]),
+            ("Folded", "short", "Events that the Replays that go on have folded.",
+             [("max(millrace_replay_events_folded{$s})", "folded")]),
+            ("Behind", "short", "Positions to go, of the one that has most.",
+             [("max(millrace_replay_positions_behind{$s})", "behind")]),
+            ("Without progress", "s", "For how long a Replay that waits for nobody has not got on.",
+             [("max(millrace_replay_still_seconds{$s})", "longest")]),
         ]),
         ("Work", [
             ("Loaded by projectors", "ops", "Events a second; Jobs are not scraped.",

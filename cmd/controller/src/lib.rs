@@ -11,6 +11,7 @@ mod job;
 mod records;
 mod settings;
 mod stores;
+mod telling;
 mod watching;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::is_status;
 use crate::records::publish;
+use crate::telling::Telling;
 
 /// How often the API server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -122,8 +123,10 @@ impl Sentry {
 
     /// Returns when the resource is not there any more.
     pub(crate) async fn until_missing(&self, seen: &Store<Guarded>) {
+        let mut telling = Telling::default();
         loop {
             tokio::time::sleep(INTERVAL).await;
+            tell(&mut telling, seen);
             self.ask(Some(seen)).await;
             if self.watching.state().resource == Resource::Missing {
                 return;
@@ -148,15 +151,6 @@ impl Sentry {
                 MAX_ANSWER_WAIT.as_secs()
             )),
         };
-        if let Some(seen) = seen {
-            let undecodable = seen
-                .state()
-                .iter()
-                .filter(|replay| replay.0.is_err())
-                .count();
-            let undecodable = u32::try_from(undecodable).unwrap_or(u32::MAX);
-            metrics::gauge!(UNDECODABLE).set(f64::from(undecodable));
-        }
         self.found(found).await;
     }
 
@@ -184,6 +178,14 @@ impl Sentry {
             Resource::Unknown => {}
         }
     }
+}
+
+fn tell(telling: &mut Telling, seen: &Store<Guarded>) {
+    let all = seen.state();
+    let undecodable = all.iter().filter(|replay| replay.0.is_err()).count();
+    let undecodable = u32::try_from(undecodable).unwrap_or(u32::MAX);
+    metrics::gauge!(UNDECODABLE).set(f64::from(undecodable));
+    telling.tell(all.iter().filter_map(|replay| replay.0.as_ref().ok()));
 }
 
 /// Whether the watch has shown an object as new as a list did.

@@ -140,6 +140,45 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Pending,
+        Self::Queued,
+        Self::Loading,
+        Self::Finishing,
+        Self::CatchingUp,
+        Self::Verifying,
+        Self::AwaitingApproval,
+        Self::CuttingOver,
+        Self::Redriving,
+        Self::Suspended,
+        Self::CleaningUp,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Whether a replay leaves the phase by itself: it waits for nobody, and has not ended.
+    #[must_use]
+    pub const fn gets_on(self) -> bool {
+        match self {
+            Self::Pending
+            | Self::Loading
+            | Self::Finishing
+            | Self::CatchingUp
+            | Self::Verifying
+            | Self::CuttingOver
+            | Self::Redriving
+            | Self::CleaningUp => true,
+            Self::Queued
+            | Self::AwaitingApproval
+            | Self::Suspended
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled => false,
+        }
+    }
+
     /// The word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -66,6 +66,13 @@ async fn the_role_says_what_it_waits_for_drives_and_ends() {
     assert!(metric(&asked(port, "/metrics", 200).await, "0"));
     world.create("one", ReplaySpec::rebuild("orders")).await;
     assert!(succeeded(&world.until_ended("one").await));
+    eventually("the metrics to tell of the replay", BOUND, || async {
+        let body = asked(port, "/metrics", 200).await;
+        let told = |line: &str| body.contains(&format!("{line}\n"));
+        let done = told("millrace_replays{phase=\"Succeeded\"} 1");
+        (done && told("millrace_replays{phase=\"Failed\"} 0")).then_some(())
+    })
+    .await;
     stop.cancel();
     let ended = tokio::time::timeout(BOUND, role.join_next()).await;
     ended.expect("the role ends").unwrap().unwrap().unwrap();
