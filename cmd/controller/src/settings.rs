@@ -91,7 +91,7 @@ pub struct ControllerSettings {
     #[arg(
         long,
         env = "MILLRACE_JOB_COMMAND",
-        default_value = "millrace-projector",
+        default_value = "/millrace,role,projector",
         value_delimiter = ',',
         value_name = "WORDS"
     )]
