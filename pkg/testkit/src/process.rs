@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_parts::{Guarded, StopSignal, http_get, log_tail};
 
-use crate::{OrFail as _, eventually};
+use crate::{OrFail as _, eventually, waiting::eventually_or_not};
 
 /// A program of ours under test, its output kept in a file, ended with the test.
 #[derive(Debug)]
@@ -58,18 +58,22 @@ impl Process {
     pub async fn wait_ready(&mut self, port: u16, path: &str, bound: Duration) {
         let log = self.log();
         let process = std::cell::RefCell::new(&mut self.process);
-        eventually(
-            &format!("{path} on port {port} to say 200"),
-            bound,
-            || async {
-                if let Ok(Some(status)) = process.borrow_mut().try_wait() {
-                    panic!("the process ended with {status}\n{}", log_tail(&log));
-                }
-                let answer = http_get(port, path, Duration::from_secs(2)).await;
-                answer.is_ok_and(|(status, _)| status == 200).then_some(())
-            },
-        )
-        .await;
+        let said = std::cell::RefCell::new(String::new());
+        let ready = eventually_or_not(bound, || async {
+            if let Ok(Some(status)) = process.borrow_mut().try_wait() {
+                panic!("the process ended with {status}\n{}", log_tail(&log));
+            }
+            let answer = http_get(port, path, Duration::from_secs(2)).await;
+            let ready = answer.as_ref().is_ok_and(|(status, _)| *status == 200);
+            *said.borrow_mut() = format!("{answer:?}");
+            ready.then_some(())
+        });
+        assert!(
+            ready.await.is_some(),
+            "waited {bound:?} in vain for {path} on port {port} to say 200; it said {}\n{}",
+            said.borrow(),
+            log_tail(&log)
+        );
     }
 
     /// How it ended, if it did.

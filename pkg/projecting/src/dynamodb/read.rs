@@ -106,8 +106,7 @@ impl DynamoReadModel {
     /// # Errors
     /// See [`ReadError`].
     pub async fn check(&self) -> Result<(), ReadError> {
-        self.state.refresh().await?;
-        self.state.generation().await.map(|_| ())
+        self.state.check().await
     }
 }
 

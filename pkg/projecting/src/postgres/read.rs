@@ -236,8 +236,7 @@ impl PgReadModel {
     /// # Errors
     /// See [`ReadError`].
     pub async fn check(&self) -> Result<(), ReadError> {
-        self.state.refresh().await?;
-        self.state.generation().await.map(|_| ())
+        self.state.check().await
     }
 }
 

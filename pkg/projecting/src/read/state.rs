@@ -268,6 +268,16 @@ impl<B: Backend> ReadState<B> {
         })
     }
 
+    /// Whether a generation answers, and its store can be reached. Another one that is to take over
+    /// is not waited for: meanwhile this one answers.
+    pub(crate) async fn check(&self) -> Result<(), ReadError> {
+        if self.cached_generation().is_none() {
+            return self.generation().await.map(|_| ());
+        }
+        self.backend.generations(self.view.name()).await?;
+        Ok(())
+    }
+
     /// The generation that answers, and what keeps it the one until it has.
     pub(crate) async fn enter(&self) -> Result<(Generation, Reading), ReadError> {
         let held = Arc::clone(&self.gate).read_owned().await;

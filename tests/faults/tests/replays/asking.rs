@@ -13,7 +13,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use millrace_faults::Seed;
-use millrace_replay::{Replay, ReplaySpec, Throttle, VerifyMode};
+use millrace_replay::{Replay, ReplaySpec, Throttle, VerifyMode, status::Generations};
 use millrace_testkit::{Kubernetes, eventually};
 use serde_json::{Value, json};
 
@@ -41,6 +41,8 @@ pub struct Counts {
     pub succeeded: u32,
     pub cancelled: u32,
     pub rolled_back: u32,
+    /// Rollbacks to a generation whose time was over before they came to it.
+    pub too_late: u32,
     pub suspended: u32,
 }
 
@@ -51,6 +53,7 @@ impl Counts {
             succeeded: self.succeeded + other.succeeded,
             cancelled: self.cancelled + other.cancelled,
             rolled_back: self.rolled_back + other.rolled_back,
+            too_late: self.too_late + other.too_late,
             suspended: self.suspended + other.suspended,
         }
     }
@@ -119,16 +122,31 @@ impl Asking {
             );
             self.counts.cancelled += 1;
         }
-        let previous = status
-            .generations
-            .and_then(|generations| generations.previous);
+        let generations = status.generations.unwrap_or_default();
+        let previous = generations.previous.clone();
         if let Some(previous) = previous.filter(|_| self.seed.chance(0.4)) {
-            let spec = ReplaySpec::rollback(self.projection, &previous);
-            let name = self.create(spec).await;
-            let status = self.until_ended(&name).await.status.unwrap();
-            assert!(status.is_true("Succeeded"), "{name}: {status:#?}");
-            self.counts.rolled_back += 1;
+            self.roll_back(&previous, &generations).await;
         }
+    }
+
+    /// Goes back to the generation before; or is told that it is gone, if its time was over by then.
+    async fn roll_back(&mut self, previous: &str, generations: &Generations) {
+        let name = self
+            .create(ReplaySpec::rollback(self.projection, previous))
+            .await;
+        let status = self.until_ended(&name).await.status.unwrap();
+        if status.is_true("Succeeded") {
+            self.counts.rolled_back += 1;
+            return;
+        }
+        let why = status.condition("Succeeded").unwrap();
+        let until = generations.previous_retained_until.as_ref();
+        let over = until.is_some_and(|until| status.completion_time.as_ref() > Some(until));
+        assert!(
+            over && why.reason == "UnknownGeneration",
+            "{name}: {status:#?}; before: {generations:#?}"
+        );
+        self.counts.too_late += 1;
     }
 
     async fn create(&mut self, spec: ReplaySpec) -> String {
