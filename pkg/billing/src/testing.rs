@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use millrace_contracts::{
-    customers::{
-        AccountCreated, AccountUpdated, Address, CustomersEvent, UserCreated, UserUpdated,
-    },
-    ordering::{Item, OrderCreated, OrderDeleted, OrderStatus, OrderStatusUpdated, OrderingEvent},
+    customers::CustomersEvent,
+    ordering::{Item, OrderCreated, OrderStatus, OrderingEvent},
 };
 use millrace_es::{
     Context, Epoch, EventId, Metadata, Partition, Position, RecordedEvent, StreamId, StreamVersion,
 };
-use millrace_kernel::{EntityId, Timestamp};
+use millrace_kernel::Timestamp;
+use millrace_teststage::facts;
 
-pub(crate) fn id(text: &str) -> EntityId {
-    EntityId::new(text).unwrap()
-}
+pub(crate) use millrace_teststage::facts::{id, order_created as created};
 
 /// A minute of the first day of April.
 pub(crate) fn at(minute: u32) -> Timestamp {
@@ -30,84 +27,29 @@ pub(crate) fn item(description: &str) -> Item {
     }
 }
 
-pub(crate) fn created(order: &str, user: &str, amount: &str, at: Timestamp) -> OrderCreated {
-    OrderCreated {
-        order_id: id(order),
-        user_id: id(user),
-        items: Vec::new(),
-        total_amount: amount.parse().unwrap(),
-        shipping_address: None,
-        notes: None,
-        payment_account_id: None,
-        description: None,
-        purchase_dt: None,
-        created_at: at,
-    }
-}
-
 /// An order's status becomes another.
 pub(crate) fn becomes(order: &OrderCreated, to: OrderStatus) -> OrderingEvent {
-    OrderingEvent::OrderStatusUpdated(OrderStatusUpdated {
-        order_id: order.order_id.clone(),
-        user_id: order.user_id.clone(),
-        from: OrderStatus::Pending,
-        to,
-        reason: None,
-        total_amount: order.total_amount,
-        purchase_dt: order.purchase_dt,
-        created_at: order.created_at,
-        updated_at: at(59),
-    })
+    facts::order_becomes(order, to, at(59))
 }
 
 pub(crate) fn deleted(order: &OrderCreated) -> OrderingEvent {
-    OrderingEvent::OrderDeleted(OrderDeleted {
-        order_id: order.order_id.clone(),
-        user_id: order.user_id.clone(),
-        status: OrderStatus::Pending,
-        total_amount: order.total_amount,
-        purchase_dt: order.purchase_dt,
-        created_at: order.created_at,
-        deleted_at: at(59),
-    })
+    facts::order_deleted(order, at(59))
 }
 
 pub(crate) fn user_created(user: &str, email: &str) -> CustomersEvent {
-    CustomersEvent::UserCreated(UserCreated {
-        id: id(user),
-        name: "Alice".to_owned(),
-        email: email.to_owned(),
-        created_at: at(0),
-    })
+    facts::user_created(user, "Alice", email, at(0))
 }
 
 pub(crate) fn user_updated(user: &str, email: &str) -> CustomersEvent {
-    CustomersEvent::UserUpdated(UserUpdated {
-        id: id(user),
-        name: "Alice B".to_owned(),
-        email: email.to_owned(),
-        updated_at: at(1),
-    })
+    facts::user_updated(user, "Alice B", email, at(1))
 }
 
 pub(crate) fn account_created(user: &str, address: &str, at: Timestamp) -> CustomersEvent {
-    CustomersEvent::AccountCreated(AccountCreated {
-        user_id: id(user),
-        address: Address::Text {
-            address: address.to_owned(),
-        },
-        created_at: at,
-    })
+    facts::account_created(user, facts::address(address), at)
 }
 
 pub(crate) fn account_updated(user: &str, address: &str, at: Timestamp) -> CustomersEvent {
-    CustomersEvent::AccountUpdated(AccountUpdated {
-        user_id: id(user),
-        address: Address::Text {
-            address: address.to_owned(),
-        },
-        updated_at: at,
-    })
+    facts::account_updated(user, facts::address(address), at)
 }
 
 /// An event as a log would hold it at this version of its stream. Its position does not matter.

@@ -30,6 +30,12 @@ impl HttpClient {
         }
     }
 
+    /// Where the service is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A request to a path, to be filled and sent.
     #[must_use]
     pub fn request(&self, method: Method, path: &str) -> Request<'_> {

@@ -128,6 +128,31 @@ impl StoredFormats {
         }
     }
 
+    /// What only a newer release can have written is said to be that, and what no release wrote is
+    /// malformed.
+    pub fn check_refusals<E: DomainEvent>(&self) {
+        let nothing = RawValue::from_string("{}".to_owned()).or_fail("an empty object");
+        let refusal =
+            |event_type: &str, version: u16| match E::decode(event_type, version, &nothing) {
+                Ok(_) => panic!("{event_type} version {version} was read out of nothing"),
+                Err(error) => error,
+            };
+        for (event_type, newest) in &self.written {
+            let newer = refusal(event_type, newest + 1);
+            assert!(newer.needs_newer_release(), "{event_type}: {newer:?}");
+        }
+        let unknown = refusal("nothing.known", 1);
+        assert!(unknown.needs_newer_release(), "{unknown:?}");
+        for (event_type, version) in self.versions.keys() {
+            let malformed = refusal(event_type, *version);
+            let is_malformed = matches!(malformed, DecodeError::Malformed { .. });
+            assert!(
+                is_malformed,
+                "{event_type} version {version}: {malformed:?}"
+            );
+        }
+    }
+
     /// What every version wrote satisfies a contract: `read` finds every event of a public type in
     /// it, and what it finds is what was written. `public` names the contract's types with the
     /// newest version it reads, which is the one that is written.

@@ -1,6 +1,6 @@
 //! The command service of a bank in one process, and a client of it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use millrace_banking::{
@@ -8,16 +8,12 @@ use millrace_banking::{
     account::{Account, AccountId},
     command_routes, inline_tables, migrations,
 };
-use millrace_es::{Context, Position, RecordedEvent};
-use millrace_eventlog::{
-    EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions, migrate,
-};
-use millrace_http::{Api, ApiOptions, CursorKey, ServerLimits, serve};
+use millrace_es::{Context, RecordedEvent};
+use millrace_eventlog::{EventLog, PgEventLog, Repository, RepositoryOptions};
 use millrace_kernel::{EntityId, Money};
 use millrace_testkit::{Database, HttpClient, Reply, Request};
+use millrace_teststage::{Tasks, api, events, head, pg_log};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
 pub fn context() -> Context {
     Context::new(CONTEXT).unwrap()
@@ -25,51 +21,34 @@ pub fn context() -> Context {
 
 /// A log on this database.
 pub async fn open_log(database: &Database) -> Arc<PgEventLog> {
-    let mut options = PgLogOptions::new(context());
-    options.inline = inline_tables();
-    migrate(&database.pool, &context(), options.partitions, migrations())
-        .await
-        .unwrap();
-    let log = PgEventLog::open(database.pool.clone(), options).await;
-    Arc::new(log.unwrap())
+    pg_log(database, CONTEXT, inline_tables(), migrations()).await
 }
 
 /// The command service and what it stands on.
 pub struct Bank {
-    pub database: Database,
-    pub log: Arc<PgEventLog>,
     pub client: HttpClient,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
-impl Drop for Bank {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.tasks.abort_all();
-    }
+    tasks: Tasks,
+    pub log: Arc<PgEventLog>,
+    pub database: Database,
 }
 
 impl Bank {
     pub async fn start() -> Self {
         let database = millrace_testkit::postgres().await;
         let log = open_log(&database).await;
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let client = serve_commands(log.clone(), &stop, &mut tasks).await;
+        let mut tasks = Tasks::default();
         Self {
-            database,
-            log,
-            client,
-            stop,
+            client: serve_commands(log.clone(), &mut tasks).await,
             tasks,
+            log,
+            database,
         }
     }
 
     /// Another process on the same log.
     pub async fn second(&mut self) -> HttpClient {
         let log = open_log(&self.database).await;
-        serve_commands(log, &self.stop, &mut self.tasks).await
+        serve_commands(log, &mut self.tasks).await
     }
 
     pub fn request(&self, method: Method, path: &str) -> Request<'_> {
@@ -119,21 +98,12 @@ impl Bank {
 
     /// The whole log.
     pub async fn events(&self) -> Vec<RecordedEvent> {
-        let mut all = Vec::new();
-        let mut after = Position::new(0);
-        loop {
-            let page = self.log.read_log(after, 1_000).await.unwrap();
-            let Some(last) = page.last() else {
-                return all;
-            };
-            after = last.position;
-            all.extend(page);
-        }
+        events(&*self.log).await
     }
 
     /// The position of the newest event.
     pub async fn head(&self) -> u64 {
-        self.log.head().await.unwrap().position.get()
+        head(&*self.log).await.get()
     }
 }
 
@@ -142,36 +112,13 @@ pub async fn transfer(client: &HttpClient, from: &str, to: &str, amount: &str) -
     client.post("/transfers", body).await
 }
 
-pub async fn serve_commands(
-    log: Arc<dyn EventLog>,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> HttpClient {
+pub async fn serve_commands(log: Arc<dyn EventLog>, tasks: &mut Tasks) -> HttpClient {
     let accounts: Repository<Account> = Repository::new(log, RepositoryOptions::default());
     let state = CommandState {
         accounts: Arc::new(accounts),
     };
-    let router = Api::new(ApiOptions::new(CursorKey::of_this_process()))
-        .serve(command_routes().with_state(state))
-        .finish();
-    listen(router, stop, tasks).await
-}
-
-/// Serves on a port of its own until it is told to stop.
-pub async fn listen(
-    router: axum::Router,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> HttpClient {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (limits, stop) = (ServerLimits::default(), stop.clone());
-    tasks.spawn(async move {
-        serve(listener, router, limits, stop, Duration::from_secs(1))
-            .await
-            .unwrap();
-    });
-    HttpClient::new(address)
+    let routes = command_routes().with_state(state);
+    tasks.listen(api().serve(routes).finish()).await
 }
 
 pub fn money(text: &str) -> Money {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use millrace_banking::projections;
 use millrace_es::{Partition, Position, RecordedEvent};
-use millrace_eventlog::EventLog;
-use millrace_projecting::{ContextHead, Folded, Folder, Lane, StoreKind, View};
+use millrace_projecting::{Folded, Folder, Lane};
 use rand::{RngExt as _, rngs::StdRng};
 
 use crate::{bank::context, system::System};
@@ -15,16 +14,16 @@ const MAX_PIECE: usize = 12;
 /// The most events that a restarted folder is given again.
 const MAX_REPEATED: usize = 5;
 
-/// One folder per view.
-pub struct Folders(Vec<(View, Folder)>);
+/// One folder per view, by its name.
+pub struct Folders(Vec<(&'static str, Folder)>);
 
 impl Folders {
     /// Begins at the stored checkpoints; makes the generations where there are none.
     pub async fn open(system: &System) -> Self {
         let mut all = Vec::new();
         for view in projections() {
-            let folder = folder(system, &view).await;
-            all.push((view, folder));
+            let folder = system.stage.folder(view.name()).await;
+            all.push((view.name(), folder));
         }
         Self(all)
     }
@@ -34,7 +33,7 @@ impl Folders {
         let events = system.events().await;
         let mut came = BTreeMap::new();
         for (view, folder) in &mut self.0 {
-            came.insert(view.name(), folder.fold(events.clone()).await.unwrap());
+            came.insert(*view, folder.fold(events.clone()).await.unwrap());
         }
         came
     }
@@ -52,7 +51,7 @@ impl Folders {
             {
                 let restarts = random.random_bool(0.2);
                 if restarts {
-                    *folder = self::folder(system, view).await;
+                    *folder = system.stage.folder(view).await;
                 }
                 let mut batch = Vec::new();
                 for (lane, all) in &lanes {
@@ -70,33 +69,12 @@ impl Folders {
                     *done = to;
                 }
                 let came = folder.fold(batch).await.unwrap();
-                assert_eq!(came.letters, [], "{}", view.name());
+                assert_eq!(came.letters, [], "{view}");
             }
             for (lane, all) in &lanes {
                 let last = all.last().map_or(Position::ZERO, |event| event.position);
                 assert_eq!(folder.position(&Lane::new(context(), *lane)), last);
             }
-        }
-    }
-}
-
-async fn folder(system: &System, view: &View) -> Folder {
-    let head = system.log.head().await.unwrap();
-    let heads = [ContextHead {
-        context: context(),
-        epoch: head.epoch,
-        partition_positions: head.partition_positions,
-    }];
-    match view.store() {
-        StoreKind::Postgres => {
-            let store = &system.postgres;
-            let generation = store.ensure_generation(view, &heads).await.unwrap();
-            store.folder(&generation, view).await.unwrap()
-        }
-        StoreKind::DynamoDb => {
-            let store = &system.dynamodb;
-            let generation = store.ensure_generation(view, &heads).await.unwrap();
-            store.folder(&generation, view).await.unwrap()
         }
     }
 }

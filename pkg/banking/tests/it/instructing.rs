@@ -7,19 +7,14 @@ use millrace_banking::{
     CONTEXT, InternalState, account::stored::account_event, inline_items, instruction::stored,
     internal_routes,
 };
-use millrace_es::{Context, PartitionCount, Position};
-use millrace_eventlog::{
-    EventLog, RepositoryOptions,
-    dynamodb::{DynamoEventLog, DynamoLogOptions, create_log_table},
-};
-use millrace_http::{Api, ApiOptions, CursorKey};
+use millrace_es::Position;
+use millrace_eventlog::{EventLog, RepositoryOptions};
 use millrace_testkit::{Database, Dynamo, HttpClient, Reply};
+use millrace_teststage::{Tasks, api, dynamo_log};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::bank::{listen, open_log, serve_commands};
+use crate::bank::{open_log, serve_commands};
 
 /// Requests of one id at once.
 const STORM: usize = 24;
@@ -33,15 +28,8 @@ struct Owner {
     commands: HttpClient,
     /// Two of them, with caches of their own.
     internal: [HttpClient; 2],
-    stop: CancellationToken,
-    _tasks: JoinSet<()>,
+    _tasks: Tasks,
     _store: Store,
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Owner {
@@ -53,28 +41,19 @@ impl Owner {
 
     async fn on_dynamodb() -> Self {
         let dynamo = millrace_testkit::dynamodb().await;
-        let context = Context::new(CONTEXT).unwrap();
-        let (client, prefix) = (&dynamo.client, &dynamo.prefix);
-        create_log_table(client, prefix, &context, PartitionCount::DEFAULT)
-            .await
-            .unwrap();
-        let mut options = DynamoLogOptions::new(prefix.clone(), context);
-        options.inline = inline_items();
-        let log = DynamoEventLog::open(client.clone(), options).await.unwrap();
-        Self::on(Arc::new(log), (None, Some(dynamo))).await
+        let log = dynamo_log(&dynamo, CONTEXT, inline_items()).await;
+        Self::on(log, (None, Some(dynamo))).await
     }
 
     async fn on(log: Arc<dyn EventLog>, store: Store) -> Self {
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let commands = serve_commands(Arc::clone(&log), &stop, &mut tasks).await;
-        let first = serve_internal(&log, &stop, &mut tasks).await;
-        let second = serve_internal(&log, &stop, &mut tasks).await;
+        let mut tasks = Tasks::default();
+        let commands = serve_commands(Arc::clone(&log), &mut tasks).await;
+        let first = serve_internal(&log, &mut tasks).await;
+        let second = serve_internal(&log, &mut tasks).await;
         let owner = Self {
             log,
             commands,
             internal: [first, second],
-            stop,
             _tasks: tasks,
             _store: store,
         };
@@ -119,17 +98,10 @@ impl Owner {
     }
 }
 
-async fn serve_internal(
-    log: &Arc<dyn EventLog>,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> HttpClient {
+async fn serve_internal(log: &Arc<dyn EventLog>, tasks: &mut Tasks) -> HttpClient {
     let state = InternalState::new(log, RepositoryOptions::default());
     let routes = OpenApiRouter::from(internal_routes().with_state(state));
-    let router = Api::new(ApiOptions::new(CursorKey::of_this_process()))
-        .serve(routes)
-        .finish();
-    listen(router, stop, tasks).await
+    tasks.listen(api().serve(routes).finish()).await
 }
 
 fn of(account: &str, amount: &str) -> Value {

@@ -3,52 +3,25 @@
 //! [`System::still`] folds nothing by itself: a test folds by hand, with [`crate::folders`].
 //! [`System::running`] has everything in between: the relay, NATS and the projector.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc};
 
 use http::StatusCode;
 use millrace_banking::{
-    CONTEXT, CommandState, PgBalances, QueryState, command_routes, projections, query_routes,
+    CommandState, PgBalances, QueryState, command_routes, projections, query_routes,
 };
-use millrace_es::{Position, RecordedEvent};
-use millrace_eventlog::{EventLog, PgEventLog, Repository, RepositoryOptions};
-use millrace_http::{Api, ApiOptions, CursorKey};
-use millrace_projecting::{
-    DynamoReadModel, DynamoStore, PgReadModel, PgReadOptions, PgStore, Runner, RunnerParts, View,
-};
-use millrace_streaming::{
-    DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
-    Topology, TopologyOptions,
-};
-use millrace_testkit::{Database, Dynamo, HttpClient, Nats, Reply};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use millrace_es::RecordedEvent;
+use millrace_eventlog::{PgEventLog, Repository, RepositoryOptions};
+use millrace_testkit::{Database, Dynamo, HttpClient, Reply};
+use millrace_teststage::{Stage, Stores, api, events, token};
 
-use crate::{
-    bank::{context, listen, open_log},
-    folders::Folders,
-    teller::Teller,
-};
+use crate::{bank::open_log, teller::Teller};
 
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Everything that a test needs.
+/// Everything that a test needs. The stage ends before what it stands on.
 pub struct System {
-    _database: Database,
-    pub log: Arc<PgEventLog>,
-    pub postgres: PgStore,
-    pub dynamodb: DynamoStore,
+    pub stage: Stage,
     client: HttpClient,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-    _servers: (Dynamo, Option<Nats>),
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.tasks.abort_all();
-    }
+    pub log: Arc<PgEventLog>,
+    _servers: (Database, Dynamo),
 }
 
 impl Deref for System {
@@ -61,54 +34,36 @@ impl Deref for System {
 impl System {
     /// A log and the first generation of every view, none of which moves by itself.
     pub async fn still() -> Self {
-        Self::start(None).await
+        Self::start(0).await
     }
 
-    /// With the relay and the projector, once its read models answer.
+    /// With the relay and a projector, once the read models answer.
     pub async fn running() -> Self {
-        Self::start(Some(millrace_testkit::nats().await)).await
+        Self::start(1).await
     }
 
-    async fn start(nats: Option<Nats>) -> Self {
+    async fn start(projectors: usize) -> Self {
         let (database, dynamo) =
             tokio::join!(millrace_testkit::postgres(), millrace_testkit::dynamodb());
         let log = open_log(&database).await;
-        let postgres = PgStore::open(&database.url).unwrap();
-        let dynamodb = DynamoStore::new(dynamo.client.clone(), dynamo.prefix.clone());
-        tokio::try_join!(postgres.migrate(), dynamodb.migrate()).unwrap();
-
-        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let stores = (&postgres, &dynamodb);
-        let signals = match &nats {
-            Some(nats) => Some(run(&log, nats, stores, &stop, &mut tasks).await),
-            None => None,
-        };
-        let state = query_state(&log, &database, &dynamodb, signals.as_ref());
+        let stores = Stores::in_postgres(&database).await.and_in(&dynamo).await;
+        let mut stage = Stage::set(projections(), vec![log.clone()], stores, projectors).await;
+        let queries = query_state(&log, &database, &mut stage);
         let commands = CommandState {
-            accounts: state.repository.clone(),
+            accounts: queries.repository.clone(),
         };
-        let router = Api::new(ApiOptions::new(CursorKey::of_this_process()))
+        let router = api()
             .serve(command_routes().with_state(commands))
-            .serve(query_routes().with_state(state.clone()))
+            .serve(query_routes().with_state(queries))
             .finish();
-        let client = listen(router, &stop, &mut tasks).await;
-        let running = nats.is_some();
-        let system = Self {
-            _database: database,
-            log,
-            postgres,
-            dynamodb,
+        let client = stage.listen(router).await;
+        stage.ready().await;
+        Self {
+            stage,
             client,
-            stop,
-            tasks,
-            _servers: (dynamo, nats),
-        };
-        if running {
-            ready(&state).await;
-        } else {
-            Folders::open(&system).await;
+            log,
+            _servers: (database, dynamo),
         }
-        system
     }
 
     pub fn teller(&self) -> Teller {
@@ -117,13 +72,12 @@ impl System {
 
     /// Every event of the log.
     pub async fn events(&self) -> Vec<RecordedEvent> {
-        self.log.read_log(Position::ZERO, 5_000).await.unwrap()
+        events(&*self.log).await
     }
 
     /// Reads what everything written so far must be in.
     pub async fn get_now(&self, path: &str) -> Reply {
-        let head = self.log.head().await.unwrap().position;
-        self.get_at(path, &format!("{CONTEXT}/{head}")).await
+        self.get_at(path, &token(&*self.log).await).await
     }
 
     /// A strong read, which has to find something.
@@ -133,95 +87,16 @@ impl System {
     }
 }
 
-/// Starts the relay and the projector.
-async fn run(
-    log: &Arc<PgEventLog>,
-    nats: &Nats,
-    (postgres, dynamodb): (&PgStore, &DynamoStore),
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> Signals {
-    let log: Arc<dyn EventLog> = log.clone();
-    let names = Names::new(&nats.namespace).unwrap();
-    let topology = Topology::new(
-        nats.jetstream.clone(),
-        names.clone(),
-        TopologyOptions::default(),
-    );
-    topology.ensure(&[context()]).await.unwrap();
-    let member = MemberId::new("one").unwrap();
-    let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
-    let signals = Signals::new(nats.client.clone(), names.clone());
-    let relay = Relay::new(
-        log.clone(),
-        topology.clone(),
-        leases.clone(),
-        RelayOptions::default(),
-    );
-    let stopping = stop.clone();
-    tasks.spawn(async move { relay.run(stopping).await.unwrap() });
-    let parts = RunnerParts {
-        logs: vec![log],
-        topology,
-        leases,
-        signals: signals.clone(),
-        letters: DeadLetterPublisher::new(nats.jetstream.clone(), names),
-        postgres: Some(postgres.clone()),
-        dynamodb: Some(dynamodb.clone()),
-        link: None,
-    };
-    tasks.spawn(Runner::new(projections(), parts).unwrap().run(stop.clone()));
-    signals
-}
-
-async fn ready(state: &QueryState) {
-    millrace_testkit::eventually("every read model answers", PATIENCE, || async {
-        let all = tokio::join!(
-            state.account_balance.check(),
-            state.transaction_history.check(),
-            state.accounts.check(),
-            state.transactions.check(),
-            state.daily_balances.check(),
-            state.account_summaries.check(),
-        );
-        let items = all.0.is_ok() && all.1.is_ok();
-        (items && all.2.is_ok() && all.3.is_ok() && all.4.is_ok() && all.5.is_ok()).then_some(())
-    })
-    .await;
-}
-
-fn query_state(
-    log: &Arc<PgEventLog>,
-    database: &Database,
-    dynamodb: &DynamoStore,
-    signals: Option<&Signals>,
-) -> QueryState {
-    let log: Arc<dyn EventLog> = log.clone();
-    let view = |name: &str| -> View {
-        let mut all = projections().into_iter();
-        all.find(|view| view.name() == name).unwrap()
-    };
-    let postgres = |name: &str| {
-        let options = PgReadOptions {
-            max_connections: 2,
-            ..PgReadOptions::default()
-        };
-        let logs = vec![log.clone()];
-        PgReadModel::open(&database.url, &view(name), logs, signals.cloned(), options).unwrap()
-    };
-    let items = |name: &str| {
-        let (store, logs) = (dynamodb.clone(), vec![log.clone()]);
-        DynamoReadModel::open(store, &view(name), logs, signals.cloned()).unwrap()
-    };
+fn query_state(log: &Arc<PgEventLog>, database: &Database, stage: &mut Stage) -> QueryState {
     QueryState {
         repository: Arc::new(Repository::new(log.clone(), RepositoryOptions::default())),
         strong_balance: Arc::new(PgBalances::new(database.pool.clone())),
-        account_balance: items("account-balance"),
-        transaction_history: items("transaction-history"),
-        accounts: postgres("accounts"),
-        transactions: postgres("transactions"),
-        daily_balances: postgres("daily-balances"),
-        account_summaries: postgres("account-summaries"),
-        log,
+        account_balance: stage.in_dynamodb("account-balance"),
+        transaction_history: stage.in_dynamodb("transaction-history"),
+        accounts: stage.in_postgres("accounts"),
+        transactions: stage.in_postgres("transactions"),
+        daily_balances: stage.in_postgres("daily-balances"),
+        account_summaries: stage.in_postgres("account-summaries"),
+        log: log.clone(),
     }
 }

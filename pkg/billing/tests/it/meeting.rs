@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use millrace_contracts::ordering::OrderStatus;
-use millrace_es::RecordedEvent;
+use millrace_es::{RecordedEvent, StreamId};
 use millrace_projecting::{Folder, LetterFilter, Reason};
 use serde_json::json;
 
@@ -131,11 +131,9 @@ async fn two_folders_side_by_side_come_to_the_same_rows_in_any_order() {
 #[tokio::test]
 async fn a_poison_event_parks_its_order_only() {
     let system = System::running().await;
-    let payload = serde_json::value::to_raw_value(&json!({"order_id": 7})).unwrap();
-    system
-        .orders
-        .append("order-bad", "order.created", payload)
-        .await;
+    let (bad, payload) = (StreamId::new("order-bad").unwrap(), json!({"order_id": 7}));
+    let orders = &system.orders;
+    orders.append(bad, ("order.created", 1), &payload).await;
     let mut nul = order("o-nul", "1", "1.00", "2025-04-01T00:00:00Z");
     nul.description = Some("a\0b".to_owned());
     system.order(&created(&nul)).await;

@@ -2,7 +2,6 @@
 //! endpoint, and on the way there whatever can happen to a request.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,21 +14,15 @@ use axum::{
 };
 use http::{Method, StatusCode, Uri};
 use millrace_banking::{InternalState, account::stored::account_event};
-use millrace_es::{Context, PartitionCount, Position};
-use millrace_eventlog::{
-    EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions,
-    dynamodb::{DynamoEventLog, DynamoLogOptions, create_log_table},
-    migrate,
-};
-use millrace_http::{Api, ApiOptions, CursorKey, ServerLimits, serve};
+use millrace_es::Context;
+use millrace_eventlog::{EventLog, Repository, RepositoryOptions};
 use millrace_internal::{InternalService, Owner, OwnerClient};
 use millrace_ordering::{Payments, sagas::payment};
 use millrace_runtime::Secret;
 use millrace_sagas::{Schedule, Timer, TimerOptions};
 use millrace_testkit::{Database, Dynamo, HttpClient, Reply};
+use millrace_teststage::{Tasks, api, dynamo_log, events, pg_log};
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
 /// What the shop and its bank share.
 const TOKEN: &str = "sesame";
@@ -106,6 +99,7 @@ pub enum Store {
 }
 
 pub struct Town {
+    tasks: Tasks,
     pub shop: HttpClient,
     pub bank: HttpClient,
     pub payments: Payments,
@@ -113,100 +107,60 @@ pub struct Town {
     pub shop_log: Arc<dyn EventLog>,
     ways: Ways,
     database: Database,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
     _dynamo: Option<Dynamo>,
-}
-
-impl Drop for Town {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.tasks.abort_all();
-    }
-}
-
-fn context(name: &str) -> Context {
-    Context::new(name).unwrap()
 }
 
 impl Town {
     /// With two timers, as two projectors have them.
     pub async fn start(store: Store) -> Self {
         let database = millrace_testkit::postgres().await;
-        let shop_log: Arc<dyn EventLog> = Arc::new(
-            in_postgres(
-                &database,
-                millrace_ordering::CONTEXT,
-                millrace_ordering::migrations(),
-                millrace_ordering::inline_tables(),
-            )
-            .await,
-        );
-        let mut dynamo = None;
-        let bank_log: Arc<dyn EventLog> = match store {
-            Store::Postgres => Arc::new(
-                in_postgres(
-                    &database,
-                    millrace_banking::CONTEXT,
-                    millrace_banking::migrations(),
-                    millrace_banking::inline_tables(),
-                )
-                .await,
-            ),
-            Store::DynamoDb => {
-                let server = millrace_testkit::dynamodb().await;
-                let log = in_dynamodb(&server).await;
-                dynamo = Some(server);
-                Arc::new(log)
-            }
-        };
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let shop_log = shop_log(&database).await;
+        let (bank_log, dynamo) = bank_log(store, &database).await;
+        let mut tasks = Tasks::default();
         let options = RepositoryOptions::default();
 
         let accounts = Arc::new(Repository::new(Arc::clone(&bank_log), options));
         let routes = millrace_banking::command_routes()
             .with_state(millrace_banking::CommandState { accounts });
-        let bank = listen(api(routes), &stop, &mut tasks).await;
+        let bank = tasks.listen(api().serve(routes).finish()).await;
         let orders = Arc::new(Repository::new(Arc::clone(&shop_log), options));
         let routes = millrace_ordering::command_routes()
             .with_state(millrace_ordering::CommandState { orders });
-        let shop = listen(api(routes), &stop, &mut tasks).await;
+        let shop = tasks.listen(api().serve(routes).finish()).await;
 
         let internal =
             millrace_banking::internal_routes().with_state(InternalState::new(&bank_log, options));
         let service = InternalService::new(Some(Secret::new(TOKEN.to_owned())))
             .serve(Arc::clone(&bank_log), Some(internal))
             .finish();
-        let service = listen(service, &stop, &mut tasks).await;
+        let service = tasks.listen(service).await;
         let open: Box<dyn FnMut() -> Way + Send> = Box::new(|| Way::Open);
         let ways: Ways = Arc::new(Mutex::new(open));
         let road = Road {
             ways: Arc::clone(&ways),
-            bank: Arc::new(HttpClient::new(service)),
+            bank: Arc::new(service),
         };
         let road = Router::new().fallback(travel).with_state(road);
-        let road = listen(road, &stop, &mut tasks).await;
+        let road = tasks.listen(road).await;
 
         let town = Self {
-            shop: HttpClient::new(shop),
-            bank: HttpClient::new(bank),
+            tasks,
+            shop,
+            bank,
             payments: Payments::new(database.pool.clone()),
             bank_log,
             shop_log,
             ways,
             database,
-            stop,
-            tasks,
             _dynamo: dynamo,
         };
-        town.with_timers(road, 2)
+        town.with_timers(&road, 2)
     }
 
-    fn with_timers(mut self, road: SocketAddr, timers: usize) -> Self {
+    fn with_timers(mut self, road: &HttpClient, timers: usize) -> Self {
         let owner = Owner {
-            context: context(millrace_banking::CONTEXT),
-            url: format!("http://{road}"),
+            context: Context::new(millrace_banking::CONTEXT).unwrap(),
+            url: format!("http://{}", road.address()),
         };
         let owner = OwnerClient::new(owner, Some(Secret::new(TOKEN.to_owned()))).unwrap();
         let options = TimerOptions {
@@ -218,7 +172,7 @@ impl Town {
             let bank = Arc::new(payment::OwnerBank::new(owner.clone()));
             let pump = payment::payments(&self.shop_log, bank).with_max_step(MAX_STEP);
             let timer = Timer::new(pump, Arc::new(self.payments.clone()), options);
-            self.tasks.spawn(timer.run(self.stop.clone()));
+            self.tasks.spawn(|stop| timer.run(stop));
         }
         self
     }
@@ -266,29 +220,23 @@ impl Town {
 
     /// Every movement of the bank, as its log has them: account, transaction, signed cents.
     pub async fn movements(&self) -> Vec<(String, String, i64)> {
-        let (mut all, mut after) = (Vec::new(), Position::ZERO);
-        loop {
-            let page = self.bank_log.read_log(after, 1_000).await.unwrap();
-            let Some(last) = page.last() else {
-                return all;
+        let mut all = Vec::new();
+        for event in events(&*self.bank_log).await {
+            let Some(event) = account_event(&event).unwrap() else {
+                continue;
             };
-            after = last.position;
-            for event in &page {
-                let Some(event) = account_event(event).unwrap() else {
-                    continue;
+            if let Some(moved) = event.movement() {
+                let cents = cents(&moved.amount.to_string());
+                let signed = if moved.kind.is_credit() {
+                    cents
+                } else {
+                    -cents
                 };
-                if let Some(moved) = event.movement() {
-                    let cents = cents(&moved.amount.to_string());
-                    let signed = if moved.kind.is_credit() {
-                        cents
-                    } else {
-                        -cents
-                    };
-                    let (account, id) = (moved.account_id, moved.transaction_id);
-                    all.push((account.to_string(), id.to_string(), signed));
-                }
+                let (account, id) = (moved.account_id, moved.transaction_id);
+                all.push((account.to_string(), id.to_string(), signed));
             }
         }
+        all
     }
 }
 
@@ -296,46 +244,22 @@ pub fn cents(amount: &str) -> i64 {
     amount.replace('.', "").parse().unwrap()
 }
 
-async fn in_postgres(
-    database: &Database,
-    name: &str,
-    migrations: &[millrace_eventlog::Migration],
-    inline: Vec<Arc<dyn millrace_eventlog::PgInlineTable>>,
-) -> PgEventLog {
-    let mut options = PgLogOptions::new(context(name));
-    options.inline = inline;
-    let (pool, partitions) = (&database.pool, options.partitions);
-    migrate(pool, &context(name), partitions, migrations)
-        .await
-        .unwrap();
-    PgEventLog::open(pool.clone(), options).await.unwrap()
+async fn shop_log(database: &Database) -> Arc<dyn EventLog> {
+    use millrace_ordering::{CONTEXT, inline_tables, migrations};
+    pg_log(database, CONTEXT, inline_tables(), migrations()).await
 }
 
-async fn in_dynamodb(server: &Dynamo) -> DynamoEventLog {
-    let (client, prefix) = (&server.client, &server.prefix);
-    let context = context(millrace_banking::CONTEXT);
-    create_log_table(client, prefix, &context, PartitionCount::DEFAULT)
-        .await
-        .unwrap();
-    let mut options = DynamoLogOptions::new(prefix.clone(), context);
-    options.inline = millrace_banking::inline_items();
-    DynamoEventLog::open(client.clone(), options).await.unwrap()
-}
-
-fn api(routes: utoipa_axum::router::OpenApiRouter) -> Router {
-    Api::new(ApiOptions::new(CursorKey::of_this_process()))
-        .serve(routes)
-        .finish()
-}
-
-async fn listen(router: Router, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (limits, stop) = (ServerLimits::default(), stop.clone());
-    tasks.spawn(async move {
-        serve(listener, router, limits, stop, Duration::from_secs(1))
-            .await
-            .unwrap();
-    });
-    address
+async fn bank_log(store: Store, database: &Database) -> (Arc<dyn EventLog>, Option<Dynamo>) {
+    use millrace_banking::{CONTEXT, inline_items, inline_tables, migrations};
+    match store {
+        Store::Postgres => {
+            let log = pg_log(database, CONTEXT, inline_tables(), migrations()).await;
+            (log, None)
+        }
+        Store::DynamoDb => {
+            let dynamo = millrace_testkit::dynamodb().await;
+            let log = dynamo_log(&dynamo, CONTEXT, inline_items()).await;
+            (log, Some(dynamo))
+        }
+    }
 }
