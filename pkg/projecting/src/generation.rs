@@ -96,6 +96,16 @@ impl GenerationStatus {
     }
 }
 
+/// Whether a generation that was replaced may be dropped with the one that `asks`. It may answer again
+/// and be replaced by another one, which it is then kept for. One that the release before switched
+/// does not say what replaced it.
+pub(crate) fn is_kept_for(asks: Option<GenerationId>, replaced_by: Option<GenerationId>) -> bool {
+    match (asks, replaced_by) {
+        (Some(asks), Some(by)) => asks == by,
+        _ => true,
+    }
+}
+
 /// A whole copy of a projection's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Generation {

@@ -282,8 +282,14 @@ impl Driver {
                 }
             }
             (Step::DropPrevious, _) => {
-                if let Some(generation) = record.status.previous() {
-                    engine.discard(projection, generation).await?;
+                let generations = record.status.generations.as_ref();
+                let names = generations.map(|one| (one.previous.as_ref(), one.candidate.as_ref()));
+                match names.unwrap_or_default() {
+                    (Some(previous), Some(by)) => {
+                        engine.discard_replaced(projection, previous, by).await?;
+                    }
+                    (Some(previous), None) => engine.discard(projection, previous).await?,
+                    (None, _) => {}
                 }
             }
             (Step::BeginRedrive, Some(Body::Redrive(body))) => {

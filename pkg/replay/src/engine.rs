@@ -151,6 +151,19 @@ pub trait Engine: Send + Sync {
     /// [`EngineError::Active`] for one that answers queries.
     async fn discard(&self, projection: &str, generation: &str) -> Result<(), EngineError>;
 
+    /// Drops a generation that is kept for the one that took over from it, unless it answered again
+    /// since and another one took over: then it is kept for that one, and this does nothing. One
+    /// that is gone is no error.
+    ///
+    /// # Errors
+    /// [`EngineError::Active`] for one that answers queries.
+    async fn discard_replaced(
+        &self,
+        projection: &str,
+        generation: &str,
+        by: &str,
+    ) -> Result<(), EngineError>;
+
     /// The generations of rebuilds that were never switched to, or not dropped to the end, of all
     /// projections.
     ///

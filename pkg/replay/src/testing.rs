@@ -63,6 +63,7 @@ struct Projection {
 struct Made {
     owner: Option<Owner>,
     stage: Stage,
+    replaced_by: Option<String>,
     pace: Pace,
     done: u64,
     lag: u64,
@@ -88,6 +89,7 @@ impl ScriptedEngine {
         let first = Made {
             owner: None,
             stage: Stage::Active,
+            replaced_by: None,
             pace: Pace::default(),
             done: EVENTS,
             lag: 0,
@@ -289,6 +291,7 @@ impl State {
             .and_then(|name| found.generations.get_mut(name))
         {
             old.stage = Stage::Retained;
+            old.replaced_by = Some(generation.to_owned());
         }
         self.switches.push(generation.to_owned());
         Ok(previous)
@@ -380,6 +383,7 @@ impl Engine for ScriptedEngine {
             found.made += 1;
             let name = format!("g{}", found.made);
             let made = Made {
+                replaced_by: None,
                 owner: Some(owner.clone()),
                 stage: Stage::Loading,
                 pace,
@@ -501,6 +505,26 @@ impl Engine for ScriptedEngine {
                 return Err(EngineError::Active(generation.to_owned()));
             }
             projection.generations.remove(generation);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn discard_replaced(
+        &self,
+        projection: &str,
+        generation: &str,
+        by: &str,
+    ) -> Result<(), EngineError> {
+        self.call("discard", |state| {
+            let projection = state.projection(projection)?;
+            if projection.live.as_deref() == Some(generation) {
+                return Err(EngineError::Active(generation.to_owned()));
+            }
+            let kept = projection.generations.get(generation);
+            if kept.is_some_and(|kept| kept.replaced_by.as_deref().is_none_or(|one| one == by)) {
+                projection.generations.remove(generation);
+            }
             Ok(())
         })
         .await

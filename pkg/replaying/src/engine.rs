@@ -287,6 +287,30 @@ impl Engine for ReadStores {
         self.rebuilds.discard(&found).await.map_err(engine_error)
     }
 
+    async fn discard_replaced(
+        &self,
+        projection: &str,
+        generation: &str,
+        by: &str,
+    ) -> Result<(), EngineError> {
+        let Some(found) = self.generation(projection, generation).await? else {
+            return Ok(());
+        };
+        if found.status == GenerationStatus::Active {
+            return Err(EngineError::Active(generation.to_owned()));
+        }
+        let by = generation_id(by)?;
+        let dropped = self.rebuilds.discard_replaced(&found, by).await;
+        if !dropped.map_err(engine_error)? {
+            tracing::info!(
+                projection,
+                generation,
+                "the generation is kept for another replay"
+            );
+        }
+        Ok(())
+    }
+
     async fn unfinished(&self) -> Result<Vec<Unfinished>, EngineError> {
         let found = self.rebuilds.unfinished().await.map_err(engine_error)?;
         let named = found.into_iter().filter_map(|one| {

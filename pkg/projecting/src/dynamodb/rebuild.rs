@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     error::{StoreError, unavailable},
-    generation::{Activation, ContextHead, Generation, GenerationId, GenerationStatus, Switched},
+    generation::{
+        Activation, ContextHead, Generation, GenerationId, GenerationStatus, Switched, is_kept_for,
+    },
     owner::Owner,
     rebuild::{LaneProgress, Pace, RebuildStore, require_loaded},
     store::GenerationStore,
@@ -175,13 +177,22 @@ impl RebuildStore for DynamoStore {
         self.make_active(generation, heads, how).await
     }
 
-    async fn clear(&self, generation: &Generation) -> Result<(), StoreError> {
+    async fn clear(
+        &self,
+        generation: &Generation,
+        kept_for: Option<GenerationId>,
+    ) -> Result<bool, StoreError> {
         for attempt in 0..=MAX_ATTEMPTS {
             let revision = self.revision(&generation.projection).await?;
-            let Some((status, _)) = self.standing(generation).await? else {
-                return Ok(());
+            let Some(item) = self.generation_item(generation).await? else {
+                return Ok(true);
             };
+            let status = GenerationStatus::from_stored(get_text(&item, "status")?);
             generation.require_idle(status)?;
+            let replaced_by = get_number(&item, "replaced_by").ok();
+            if !is_kept_for(kept_for, replaced_by.map(GenerationId::new)) {
+                return Ok(false);
+            }
             if status == GenerationStatus::Retired {
                 break;
             }
@@ -199,7 +210,7 @@ impl RebuildStore for DynamoStore {
         }
         self.erase(generation).await?;
         tracing::info!(projection = generation.projection, generation = %generation.id, "dropped a generation");
-        Ok(())
+        Ok(true)
     }
 
     async fn forget(&self, generation: &Generation) -> Result<(), StoreError> {

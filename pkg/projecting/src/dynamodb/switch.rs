@@ -78,7 +78,7 @@ impl DynamoStore {
                 GenerationStatus::Retired
             };
             for one in how.leaving(wanted, &known) {
-                changes.push(self.set_status(one, left)?);
+                changes.push(self.set_replaced(one, left, wanted.id)?);
             }
             let previous = live.map(|one| one.id);
             changes.push(self.set_active(wanted, previous, how.is_forced())?);
@@ -118,7 +118,8 @@ impl DynamoStore {
         previous: Option<GenerationId>,
         forced: bool,
     ) -> Result<TransactWriteItem, StoreError> {
-        let mut set = "SET #t = :status, switched_at = :now, forced = :forced".to_owned();
+        let mut set =
+            "REMOVE replaced_by SET #t = :status, switched_at = :now, forced = :forced".to_owned();
         let mut change = self
             .status_update(generation, GenerationStatus::Active)
             .expression_attribute_values(":forced", AttributeValue::Bool(forced));
@@ -127,6 +128,20 @@ impl DynamoStore {
             change = change.expression_attribute_values(":previous", number(previous.get()));
         }
         Self::built(change.update_expression(set))
+    }
+
+    /// It stops answering, and is kept for the one that took over.
+    fn set_replaced(
+        &self,
+        generation: &Generation,
+        status: GenerationStatus,
+        by: GenerationId,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let change = self
+            .status_update(generation, status)
+            .expression_attribute_values(":by", number(by.get()))
+            .update_expression("SET #t = :status, switched_at = :now, replaced_by = :by");
+        Self::built(change)
     }
 
     async fn previous(&self, generation: &Generation) -> Result<Option<GenerationId>, StoreError> {

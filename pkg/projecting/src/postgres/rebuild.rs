@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     error::StoreError,
-    generation::{Activation, ContextHead, Generation, GenerationId, GenerationStatus, Switched},
+    generation::{
+        Activation, ContextHead, Generation, GenerationId, GenerationStatus, Switched, is_kept_for,
+    },
     owner::Owner,
     rebuild::{LOAD_WRITERS, LaneProgress, Pace, RebuildStore, require_loaded},
     store::GenerationStore,
@@ -153,9 +155,15 @@ impl RebuildStore for PgStore {
         self.make_active(generation, heads, how).await
     }
 
-    async fn clear(&self, generation: &Generation) -> Result<(), StoreError> {
-        let Some(schema) = self.retire(generation).await? else {
-            return Ok(());
+    async fn clear(
+        &self,
+        generation: &Generation,
+        kept_for: Option<GenerationId>,
+    ) -> Result<bool, StoreError> {
+        let schema = match self.retire(generation, kept_for).await? {
+            Retired::Schema(schema) => schema,
+            Retired::Gone => return Ok(true),
+            Retired::KeptForAnother => return Ok(false),
         };
         let mut tx = self.control().begin().await?;
         let limit = format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
@@ -179,7 +187,7 @@ impl RebuildStore for PgStore {
         sqlx::raw_sql(AssertSqlSafe(ddl)).execute(&mut *tx).await?;
         tx.commit().await?;
         tracing::info!(projection = generation.projection, generation = %generation.id, "dropped a generation");
-        Ok(())
+        Ok(true)
     }
 
     async fn forget(&self, generation: &Generation) -> Result<(), StoreError> {
@@ -191,26 +199,46 @@ impl RebuildStore for PgStore {
     }
 }
 
+/// What came of taking a generation out of everybody's hands.
+enum Retired {
+    /// It is: its schema can be dropped.
+    Schema(String),
+    /// There is none.
+    Gone,
+    /// Another one than the caller's took over from it last.
+    KeptForAnother,
+}
+
 impl PgStore {
-    /// Takes a generation out of everybody's hands and gives its schema; none when it is gone.
-    async fn retire(&self, generation: &Generation) -> Result<Option<String>, StoreError> {
+    async fn retire(
+        &self,
+        generation: &Generation,
+        kept_for: Option<GenerationId>,
+    ) -> Result<Retired, StoreError> {
         let mut tx = self.control().begin().await?;
         lock_generations(&mut tx, &generation.projection).await?;
         let row = sqlx::query(
-            "SELECT status, schema_name FROM generations WHERE id = $1 FOR NO KEY UPDATE",
+            "SELECT status, schema_name, (to_jsonb(g) ->> 'replaced_by')::bigint
+             FROM generations g WHERE id = $1 FOR NO KEY UPDATE",
         )
         .bind(generation.id.get())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = row else {
+            return Ok(Retired::Gone);
+        };
         let status = GenerationStatus::from_stored(&row.try_get::<String, _>(0)?);
         generation.require_idle(status)?;
+        let replaced_by: Option<i64> = row.try_get(2)?;
+        if !is_kept_for(kept_for, replaced_by.map(GenerationId::new)) {
+            return Ok(Retired::KeptForAnother);
+        }
         sqlx::query("UPDATE generations SET status = 'retired' WHERE id = $1")
             .bind(generation.id.get())
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok(Some(row.try_get(1)?))
+        Ok(Retired::Schema(row.try_get(1)?))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 pub(super) const CONTROL_SCHEMA: &str = "projections";
 
 /// The control tables' migrations, in order.
-const MIGRATIONS: [(&str, &str); 8] = [
+const MIGRATIONS: [(&str, &str); 9] = [
     (
         "generations",
         include_str!("../../../../migrations/projections/0001_generations.sql"),
@@ -57,6 +57,10 @@ const MIGRATIONS: [(&str, &str); 8] = [
     (
         "checks",
         include_str!("../../../../migrations/projections/0008_checks.sql"),
+    ),
+    (
+        "replaced",
+        include_str!("../../../../migrations/projections/0009_replaced.sql"),
     ),
 ];
 

@@ -84,9 +84,9 @@ impl PgStore {
             GenerationStatus::Retired
         };
         for one in how.leaving(wanted, &known) {
-            set_status(&mut tx, one.id, left).await?;
+            set_status(&mut tx, one.id, left, Some(wanted.id)).await?;
         }
-        set_status(&mut tx, wanted.id, GenerationStatus::Active).await?;
+        set_status(&mut tx, wanted.id, GenerationStatus::Active, None).await?;
         let previous = live.map(|one| one.id);
         write_origin(&mut tx, wanted.id, previous, forced).await?;
         tx.commit().await?;
@@ -135,12 +135,16 @@ async fn set_status(
     conn: &mut PgConnection,
     id: GenerationId,
     status: GenerationStatus,
+    replaced_by: Option<GenerationId>,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE generations SET status = $2, switched_at = now() WHERE id = $1")
-        .bind(id.get())
-        .bind(status.as_str())
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "UPDATE generations SET status = $2, switched_at = now(), replaced_by = $3 WHERE id = $1",
+    )
+    .bind(id.get())
+    .bind(status.as_str())
+    .bind(replaced_by.map(GenerationId::get))
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

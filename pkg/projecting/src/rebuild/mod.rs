@@ -428,15 +428,40 @@ impl Rebuilds {
     /// # Errors
     /// [`StoreError::Invalid`] for the generation that answers; else see [`StoreError`].
     pub async fn discard(&self, generation: &Generation) -> Result<(), StoreError> {
+        self.drop_kept_for(generation, None).await.map(|_| ())
+    }
+
+    /// As [`Rebuilds::discard`], for a generation that is kept for the one that took over from it:
+    /// if it answered again since and yet another one took over, it is kept for that one, and nothing
+    /// is done. Says whether it is gone.
+    ///
+    /// # Errors
+    /// See [`Rebuilds::discard`].
+    pub async fn discard_replaced(
+        &self,
+        generation: &Generation,
+        by: GenerationId,
+    ) -> Result<bool, StoreError> {
+        self.drop_kept_for(generation, Some(by)).await
+    }
+
+    async fn drop_kept_for(
+        &self,
+        generation: &Generation,
+        kept_for: Option<GenerationId>,
+    ) -> Result<bool, StoreError> {
         let view = self.view_of(generation)?;
         let store = self.store(view)?;
-        store.clear(generation).await?;
+        if !store.clear(generation, kept_for).await? {
+            return Ok(false);
+        }
         if let Some(topology) = &self.topology {
             self.clear_streams(topology, view, generation).await?;
             tokio::time::sleep(Duration::from_millis(CONSUMER_PAUSE_MS)).await;
             self.clear_streams(topology, view, generation).await?;
         }
-        store.forget(generation).await
+        store.forget(generation).await?;
+        Ok(true)
     }
 
     /// Deletes its consumers, and the record of who works on which of its partitions.

@@ -57,8 +57,13 @@ pub(crate) trait RebuildStore: Send + Sync {
     ) -> Result<Switched, StoreError>;
 
     /// Retires it and drops its rows, its checkpoints and its letters; one that answers is
-    /// refused.
-    async fn clear(&self, generation: &Generation) -> Result<(), StoreError>;
+    /// refused. With `kept_for`, only if that is the one that took over from it last, or nobody
+    /// knows; false when it is not, and nothing was done.
+    async fn clear(
+        &self,
+        generation: &Generation,
+        kept_for: Option<GenerationId>,
+    ) -> Result<bool, StoreError>;
 
     /// Forgets one that is retired and cleared.
     async fn forget(&self, generation: &Generation) -> Result<(), StoreError>;

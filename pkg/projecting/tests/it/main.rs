@@ -10,6 +10,7 @@
 mod apart;
 mod checking;
 mod dynamodb;
+mod keeping;
 mod letter_runs;
 mod letters;
 mod log;
