@@ -17,7 +17,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -54,6 +54,8 @@ struct World {
     api: KubernetesServer,
     jobs: Arc<Mutex<JobRunner>>,
     down: BTreeMap<&'static str, u32>,
+    /// How often PostgreSQL was killed; counted before it is.
+    crashes: Arc<AtomicU64>,
 }
 
 /// What is down and has to come back.
@@ -74,6 +76,7 @@ impl World {
         }
         let victim = match seed.below(5) {
             0 if !down.postgres => {
+                self.crashes.fetch_add(1, Ordering::SeqCst);
                 servers.postgres.as_mut().unwrap().kill().await;
                 down.postgres = true;
                 "PostgreSQL"
@@ -187,6 +190,7 @@ async fn world() -> (World, Kubernetes) {
         api,
         jobs: Arc::new(Mutex::new(jobs)),
         down: BTreeMap::new(),
+        crashes: Arc::default(),
     };
     (world, kubernetes)
 }
@@ -220,7 +224,8 @@ async fn replays_survive_whatever_is_killed() {
         run_jobs(runner, until).await;
         None
     });
-    let reading = reading::read_on(world.cluster.query_url(0), Arc::clone(&ended));
+    let (crashes, until) = (Arc::clone(&world.crashes), Arc::clone(&ended));
+    let reading = reading::read_on(world.cluster.query_url(0), crashes, until);
     beside.spawn(async move { Some(reading.await) });
     let mut asking = Vec::new();
     for (part, projection) in (100..).zip(PROJECTIONS) {
