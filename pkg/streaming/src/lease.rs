@@ -147,6 +147,17 @@ impl Leases {
         topology.purge_lease(&group_key(group)).await
     }
 
+    /// The names of all groups that have a record.
+    ///
+    /// # Errors
+    /// [`NatsError`] when the server does not answer.
+    pub async fn groups(topology: &Topology) -> Result<Vec<String>, NatsError> {
+        let prefix = group_key("");
+        let keys = topology.lease_keys(&format!("{prefix}*")).await?;
+        let names = keys.iter().filter_map(|key| key.strip_prefix(&prefix));
+        Ok(names.map(str::to_owned).collect())
+    }
+
     pub(crate) const fn topology(&self) -> &Topology {
         &self.topology
     }

@@ -5,9 +5,13 @@ use async_nats::jetstream::{
     context::{CreateStreamErrorKind, GetStreamErrorKind},
     stream::{Compression, Config, Info, StorageType},
 };
+use futures::TryStreamExt as _;
 use millrace_es::{Context, Epoch, Position};
 
-use crate::{error::NatsError, names::Names};
+use crate::{
+    error::{NatsError, Source},
+    names::Names,
+};
 
 /// The window in which the server remembers message ids, in milliseconds: the smallest it allows.
 /// No message carries an id; the expected last sequence keeps doubles out.
@@ -166,6 +170,29 @@ impl Topology {
             .await
             .map_err(|error| NatsError::new(doing, error))?;
         Ok(())
+    }
+
+    /// The keys in the bucket of leases that a filter finds.
+    pub(crate) async fn lease_keys(&self, filter: &str) -> Result<Vec<String>, NatsError> {
+        let bucket = self.names.lease_bucket();
+        let failed =
+            |error: Source| NatsError::new(format_args!("list the bucket {bucket}"), error);
+        let stream = match self.jetstream.get_stream(format!("KV_{bucket}")).await {
+            Ok(stream) => stream,
+            Err(error) if is_stream_not_found(&error.kind()) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let prefix = format!("$KV.{bucket}.");
+        let found = stream.info_with_subjects(format!("{prefix}{filter}")).await;
+        let subjects: Vec<(String, usize)> = found
+            .map_err(|error| failed(error.into()))?
+            .try_collect()
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let keys = subjects
+            .iter()
+            .filter_map(|(subject, _)| subject.strip_prefix(&prefix));
+        Ok(keys.map(str::to_owned).collect())
     }
 
     /// The state of a context's stream, from its leader; `None` when there is none.

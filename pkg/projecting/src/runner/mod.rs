@@ -4,6 +4,7 @@ mod held;
 mod lane;
 mod meter;
 mod owned;
+mod sweeping;
 mod upkeep;
 mod worker;
 
@@ -19,7 +20,7 @@ use millrace_streaming::{DeadLetterPublisher, Leases, Progress, Signals, Topolog
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::worker::Worker;
+use self::{sweeping::sweep_leases, worker::Worker};
 use crate::{
     backoff::Backoff,
     batch::{Batch, Move, describe},
@@ -143,6 +144,7 @@ impl Runner {
                 max_batch_events,
                 max_chunk_events,
             });
+            tasks.spawn(sweep_leases(shared.clone(), stop.clone()));
             tasks.spawn(supervise(shared, stop.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
@@ -195,14 +197,19 @@ impl Shared {
         }
     }
 
+    /// The generations of the view, whatever is done with them.
+    async fn all_generations(&self) -> Result<Vec<Generation>, StoreError> {
+        let name = self.view.name();
+        match (&self.postgres, &self.dynamodb, self.view.store()) {
+            (Some(store), _, StoreKind::Postgres) => store.generations(name).await,
+            (_, Some(store), StoreKind::DynamoDb) => store.generations(name).await,
+            _ => Err(self.view.no_store()),
+        }
+    }
+
     /// The generations that this code folds.
     async fn generations(&self) -> Result<Vec<Generation>, StoreError> {
-        let name = self.view.name();
-        let mut found = match (&self.postgres, &self.dynamodb, self.view.store()) {
-            (Some(store), _, StoreKind::Postgres) => store.generations(name).await?,
-            (_, Some(store), StoreKind::DynamoDb) => store.generations(name).await?,
-            _ => return Err(self.view.no_store()),
-        };
+        let mut found = self.all_generations().await?;
         found.retain(|one| one.version == self.view.version() && one.status.is_worked_on());
         Ok(found)
     }

@@ -1,14 +1,16 @@
-//! Which rebuild a generation is kept for that answered before: the one that took over from it last.
+//! Which rebuild a generation is kept for that answered before: the one that took over from it last. And
+//! that nothing is kept of those that are gone.
 
 use std::sync::Arc;
 
 use millrace_eventlog::EventLog;
 use millrace_projecting::{Generation, GenerationStatus, LoadEnd, Rebuilds};
-use millrace_testkit::{dynamodb, postgres};
+use millrace_testkit::{dynamodb, eventually, postgres};
 
 use crate::{
     log::MemoryLog,
     rebuilding::{FREELY, load, owner},
+    runner::{BOUND, World},
     views::{item_table, items},
 };
 
@@ -69,4 +71,34 @@ async fn kept_for_the_last(rebuilds: &Rebuilds, projection: &str, live: &Generat
         assert!(rebuilds.discard_replaced(live, three.id).await.unwrap());
         assert_eq!(status().await, None);
     }
+}
+
+#[tokio::test]
+async fn a_projector_removes_what_the_leases_say_of_generations_that_are_gone() {
+    let mut world = World::new().await;
+    let running = world.start(vec![items()]);
+    world.log.fill(5, 20);
+    world.rows_are_the_log().await;
+    let live = world.postgres.generations("items").await.unwrap().remove(0);
+    let context = world.log.context();
+    let bucket = world.topology.names().lease_bucket();
+    let leases = world.nats.jetstream.get_key_value(bucket).await.unwrap();
+    // Written late by somebody who was cut off; and what is of others.
+    let gone = format!("group.items-g{}-{context}", live.id.get() + 1_000);
+    let others = [
+        format!("group.items-{}-{context}", live.id),
+        format!("group.items-g99999-elsewhere{context}"),
+        format!("group.items-of-another-g99999-{context}"),
+    ];
+    for key in others[1..].iter().chain([&gone]) {
+        leases.put(key, "{}".into()).await.unwrap();
+    }
+    eventually("it is removed", BOUND, async || {
+        leases.entry(&gone).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    for key in &others {
+        assert!(leases.entry(key).await.unwrap().is_some(), "{key}");
+    }
+    running.stop().await;
 }
