@@ -9,16 +9,16 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt as _};
 use millrace_es::{Context, Partition, Position, RecordedEvent};
 use tokio::time::Instant;
 
 use crate::{
     client::Lifetime,
-    error::NatsError,
+    error::{NatsError, Source},
     names::Names,
     signals::Signals,
-    topology::{StreamIdentity, StreamState, Topology},
+    topology::{StreamIdentity, StreamState, Topology, is_stream_not_found},
     wire::{self, ForeignMessage},
 };
 
@@ -211,6 +211,24 @@ impl PartitionConsumer {
         let name = names.consumer(&spec.projection, &spec.generation, spec.partition)?;
         delete(topology.jetstream(), &names.stream(&spec.context), &name).await?;
         Ok(())
+    }
+
+    /// The names of all durable consumers of a context's stream, those of others included; none when
+    /// there is no stream.
+    ///
+    /// # Errors
+    /// [`NatsError`] when the server does not answer.
+    pub async fn names(topology: &Topology, context: &Context) -> Result<Vec<String>, NatsError> {
+        let stream = topology.names().stream(context);
+        let failed =
+            |error: Source| NatsError::new(format_args!("list consumers of {stream}"), error);
+        let found = match topology.jetstream().get_stream(&stream).await {
+            Ok(found) => found,
+            Err(error) if is_stream_not_found(&error.kind()) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let names = found.consumer_names().try_collect().await;
+        names.map_err(|error| failed(error.into()))
     }
 
     /// The position of the first event that the stream held when this was opened.

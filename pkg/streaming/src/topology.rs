@@ -380,7 +380,7 @@ fn upgraded(present: &Config, wanted: &Config) -> Option<Config> {
     (config != *present).then_some(config)
 }
 
-fn is_stream_not_found(kind: &GetStreamErrorKind) -> bool {
+pub(crate) fn is_stream_not_found(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error)
         if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }

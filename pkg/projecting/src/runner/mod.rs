@@ -20,7 +20,7 @@ use millrace_streaming::{DeadLetterPublisher, Leases, Progress, Signals, Topolog
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::{sweeping::sweep_leases, worker::Worker};
+use self::{sweeping::sweep_streams, worker::Worker};
 use crate::{
     backoff::Backoff,
     batch::{Batch, Move, describe},
@@ -144,7 +144,7 @@ impl Runner {
                 max_batch_events,
                 max_chunk_events,
             });
-            tasks.spawn(sweep_leases(shared.clone(), stop.clone()));
+            tasks.spawn(sweep_streams(shared.clone(), stop.clone()));
             tasks.spawn(supervise(shared, stop.clone()));
         }
         while let Some(ended) = tasks.join_next().await {

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use millrace_es::{Partition, Position};
 use millrace_eventlog::EventLog;
 use millrace_projecting::{Generation, GenerationStatus, LoadEnd, Rebuilds};
+use millrace_streaming::{ConsumerOptions, ConsumerSpec, PartitionConsumer};
 use millrace_testkit::{dynamodb, eventually, postgres};
 
 use crate::{
@@ -74,7 +76,7 @@ async fn kept_for_the_last(rebuilds: &Rebuilds, projection: &str, live: &Generat
 }
 
 #[tokio::test]
-async fn a_projector_removes_what_the_leases_say_of_generations_that_are_gone() {
+async fn a_projector_removes_what_nats_has_of_generations_that_are_gone() {
     let mut world = World::new().await;
     let running = world.start(vec![items()]);
     world.log.fill(5, 20);
@@ -93,8 +95,23 @@ async fn a_projector_removes_what_the_leases_say_of_generations_that_are_gone() 
     for key in others[1..].iter().chain([&gone]) {
         leases.put(key, "{}".into()).await.unwrap();
     }
-    eventually("it is removed", BOUND, async || {
-        leases.entry(&gone).await.unwrap().is_none().then_some(())
+    let spec = ConsumerSpec {
+        context: context.clone(),
+        partition: Partition::new(0),
+        projection: "items".to_owned(),
+        generation: format!("g{}", live.id.get() + 1_000),
+    };
+    let options = ConsumerOptions::default();
+    let late = PartitionConsumer::open(&world.topology, spec, Position::ZERO, options).await;
+    drop(late.unwrap());
+    let consumers = async || {
+        let names = PartitionConsumer::names(&world.topology, context).await;
+        names.unwrap().len()
+    };
+    let own = consumers().await - 1;
+    eventually("they are removed", BOUND, async || {
+        let gone = leases.entry(&gone).await.unwrap().is_none();
+        (gone && consumers().await == own).then_some(())
     })
     .await;
     for key in &others {
