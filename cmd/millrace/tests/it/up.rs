@@ -37,6 +37,7 @@ fn command(data_dir: &Path, port: u16, more: &[&str]) -> Command {
         "--admin-port",
         "--command-port",
         "--command-admin-port",
+        "--internal-port",
         "--query-admin-port",
         "--postgres-port",
         "--nats-port",
