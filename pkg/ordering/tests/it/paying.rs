@@ -26,14 +26,13 @@ use millrace_sagas::{
     testing::{World, fault_at_every_step, many_pumps_at_once},
 };
 use millrace_testkit::{Reply, eventually};
+use millrace_teststage::{PATIENCE, Tasks};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     model_bank::{ModelBank, Withdrawals},
-    system::{PATIENCE, Store, System, context},
+    system::{Store, System, context},
 };
 
 /// What an order of these tests costs.
@@ -247,17 +246,10 @@ async fn many_pumps_pay_once() {
 
 /// The timer of a system on a bank of its own.
 struct Paying {
+    timers: Tasks,
     system: System,
     bank: Arc<ModelBank>,
     table: Payments,
-    stop: CancellationToken,
-    timers: JoinSet<()>,
-}
-
-impl Drop for Paying {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Paying {
@@ -271,7 +263,7 @@ impl Paying {
         };
         for _ in 0..2 {
             let timer = paying.timer(options);
-            paying.timers.spawn(timer.run(paying.stop.clone()));
+            paying.timers.spawn(|stop| timer.run(stop));
         }
         paying
     }
@@ -280,11 +272,10 @@ impl Paying {
         let system = System::start().await;
         let table = Payments::new(system.store.database.pool.clone());
         Self {
+            timers: Tasks::default(),
             system,
             bank: Arc::new(ModelBank::holding(balance, how)),
             table,
-            stop: CancellationToken::new(),
-            timers: JoinSet::new(),
         }
     }
 
@@ -433,12 +424,10 @@ async fn a_payment_is_looked_at_as_soon_as_it_is_published() {
         ..TimerOptions::default()
     };
     let timer = paying.timer(options);
-    let signals = &paying.system.signals;
+    let signals = paying.system.signals();
     let hints = signals.on_events(&context(), PAYMENT_REQUESTED).await;
-    let stop = paying.stop.clone();
-    paying
-        .timers
-        .spawn(timer.run_woken_by(hints.unwrap(), stop));
+    let hints = hints.unwrap();
+    paying.timers.spawn(|stop| timer.run_woken_by(hints, stop));
     // The first may have been there before the timer's first look.
     for id in ["o-1", "o-2"] {
         paying.order(id).await;

@@ -10,10 +10,11 @@ use millrace_runtime::aws;
 use millrace_testkit::{
     Reply, S3_ACCESS_KEY_ID, S3_BUCKET, S3_SECRET_ACCESS_KEY, S3Fault, S3Server, eventually, s3,
 };
+use millrace_teststage::PATIENCE;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::system::{PATIENCE, System};
+use crate::system::System;
 
 pub fn archive_at(server: &S3Server) -> Archive {
     millrace_runtime::install_crypto();

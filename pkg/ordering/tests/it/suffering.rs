@@ -18,19 +18,14 @@ use millrace_ordering::{
     order::{CreateOrder, Order, OrderCommand, OrderId, Total, UserId},
     order_notifications, order_receipts,
 };
-use millrace_projecting::{PgStore, Runner, RunnerParts};
-use millrace_streaming::{
-    DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
-    Topology, TopologyOptions,
-};
-use millrace_testkit::{LogLines, Nats, S3Fault, S3Server, eventually, s3};
+use millrace_testkit::{LogLines, S3Fault, S3Server, eventually, s3};
+use millrace_teststage::{Stores, Streams, Tasks};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     reacting::{Sns, archive_at},
-    system::{Store, context},
-    users::users_context,
+    system::Store,
 };
 
 /// How long the test waits for what has to come: an endpoint that is slow is told of when the whole
@@ -139,75 +134,45 @@ async fn pass(
 
 /// A log with its relay, both endpoints, and the reactions on them.
 struct Effects {
+    streams: Streams,
+    _relay: Tasks,
     store: Store,
-    nats: Nats,
-    topology: Topology,
     archive: Archive,
     topic: Arc<Topic>,
     server: S3Server,
     sns: Sns,
     gate: Gate,
     orders: usize,
-    stop: CancellationToken,
-    _relay: JoinSet<()>,
 }
 
 impl Effects {
     async fn start() -> Self {
-        let (store, nats, server, sns) =
-            tokio::join!(Store::start(), millrace_testkit::nats(), s3(), Sns::start());
+        let (store, server, sns) = tokio::join!(Store::start(), s3(), Sns::start());
         let gate = Gate::before(&sns.url).await;
-        let names = Names::new(&nats.namespace).unwrap();
-        let topology = Topology::new(nats.jetstream.clone(), names, TopologyOptions::default());
-        topology
-            .ensure(&[context(), users_context()])
-            .await
-            .unwrap();
-        let postgres = PgStore::open(&store.database.url).unwrap();
-        postgres.migrate().await.unwrap();
-        let (mut relay, stop) = (JoinSet::new(), CancellationToken::new());
-        let leases = leases(&topology, "relay");
-        let one = Relay::new(
-            store.log.clone(),
-            topology.clone(),
-            leases,
-            RelayOptions::default(),
-        );
-        let stopping = stop.clone();
-        relay.spawn(async move { one.run(stopping).await.unwrap() });
+        let streams = Streams::of(vec![store.log.clone()]).await;
+        let mut relay = Tasks::default();
+        streams.relay(&mut relay);
         Self {
             archive: archive_at(&server),
             topic: Sns::topic_of(&gate.url()).await,
+            streams,
+            _relay: relay,
             store,
-            nats,
-            topology,
             server,
             sns,
             gate,
             orders: 0,
-            stop,
-            _relay: relay,
         }
     }
 
     /// A process that performs both reactions, until it is told to stop.
-    fn perform(&self, stop: &CancellationToken) -> JoinSet<()> {
-        let names = self.topology.names().clone();
-        let parts = RunnerParts {
-            logs: vec![self.store.log.clone()],
-            topology: self.topology.clone(),
-            leases: leases(&self.topology, "projector"),
-            signals: Signals::new(self.nats.client.clone(), names.clone()),
-            letters: DeadLetterPublisher::new(self.nats.jetstream.clone(), names),
-            postgres: Some(PgStore::open(&self.store.database.url).unwrap()),
-            dynamodb: None,
-            link: None,
-        };
+    async fn perform(&self, stop: &CancellationToken) -> JoinSet<()> {
         let reactions = vec![
             order_receipts(self.archive.clone()),
             order_notifications(self.topic.clone(), "millrace"),
         ];
-        let runner = Runner::new(reactions, parts).unwrap();
+        let stores = Stores::in_postgres(&self.store.database).await;
+        let runner = self.streams.projector("projector", reactions, &stores);
         let mut tasks = JoinSet::new();
         tasks.spawn(runner.run(stop.clone()));
         tasks
@@ -273,11 +238,6 @@ impl Effects {
     }
 }
 
-fn leases(topology: &Topology, member: &str) -> Leases {
-    let member = MemberId::new(member).unwrap();
-    Leases::new(topology.clone(), member, LeaseOptions::default())
-}
-
 const REACTIONS: [&str; 2] = ["order-receipts", "order-notifications"];
 
 /// The figures, as an operator's tools collect them.
@@ -323,7 +283,7 @@ async fn an_operator_sees_both_suffer_and_both_recover_by_themselves() {
     ] {
         // A process of its own each time: one says it once in half a minute.
         let stop = CancellationToken::new();
-        let running = effects.perform(&stop);
+        let running = effects.perform(&stop).await;
         let said = |reaction: &str, what: &str| {
             lines
                 .with(&[what, &format!("reaction=\"{reaction}\"")])
@@ -379,5 +339,4 @@ async fn an_operator_sees_both_suffer_and_both_recover_by_themselves() {
         .await
         .unwrap();
     assert_eq!(letters, 0);
-    effects.stop.cancel();
 }

@@ -1,35 +1,22 @@
 //! The whole way of an order in one process, and a client of it.
 
-use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc};
 
 use http::StatusCode;
-use millrace_contracts::customers;
 use millrace_effects::Archive;
 use millrace_es::Context;
-use millrace_eventlog::{
-    EventLog, PgEventLog, PgLogOptions, Repository, RepositoryOptions, migrate,
-};
-use millrace_http::{Api, ApiOptions, CursorKey, ServerLimits, serve};
+use millrace_eventlog::{EventLog, PgEventLog, Repository, RepositoryOptions};
 use millrace_ordering::{
     CONTEXT, CommandState, Payments, QueryState, command_routes, inline_tables, migrations,
     projections, query_routes,
 };
-use millrace_projecting::{
-    DynamoReadModel, DynamoStore, PgReadModel, PgReadOptions, PgStore, Runner, RunnerParts, View,
-};
-use millrace_streaming::{
-    DeadLetterPublisher, LeaseOptions, Leases, MemberId, Names, Relay, RelayOptions, Signals,
-    Topology, TopologyOptions,
-};
-use millrace_testkit::{Database, Dynamo, HttpClient, Nats, Reply};
+use millrace_projecting::View;
+use millrace_streaming::Signals;
+use millrace_testkit::{Database, Dynamo, HttpClient, Reply};
+use millrace_teststage::{Stage, Stores, api, head, pg_log, token};
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
-use crate::users::{Users, users_context};
-
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::users::Users;
 
 pub fn context() -> Context {
     Context::new(CONTEXT).unwrap()
@@ -45,48 +32,25 @@ pub struct Store {
 impl Store {
     pub async fn start() -> Self {
         let database = millrace_testkit::postgres().await;
-        let mut options = PgLogOptions::new(context());
-        options.inline = inline_tables();
-        migrate(&database.pool, &context(), options.partitions, migrations())
-            .await
-            .unwrap();
-        let log = PgEventLog::open(database.pool.clone(), options)
-            .await
-            .unwrap();
-        let users = Users::open(&database).await;
         Self {
+            log: pg_log(&database, CONTEXT, inline_tables(), migrations()).await,
+            users: Users::open(&database).await,
             database,
-            log: Arc::new(log),
-            users,
         }
-    }
-
-    /// Both logs.
-    pub fn logs(&self) -> Vec<Arc<dyn EventLog>> {
-        vec![self.log.clone(), self.users.log.clone()]
     }
 
     /// The position of the newest event.
     pub async fn head(&self) -> u64 {
-        self.log.head().await.unwrap().position.get()
+        head(&*self.log).await.get()
     }
 }
 
-/// Both services and everything behind them.
+/// Both services and everything behind them. The stage ends before what it stands on.
 pub struct System {
-    pub store: Store,
-    pub signals: Signals,
+    stage: Stage,
     client: HttpClient,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-    _servers: (Nats, Dynamo),
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.tasks.abort_all();
-    }
+    pub store: Store,
+    _dynamo: Dynamo,
 }
 
 impl Deref for System {
@@ -104,78 +68,32 @@ impl System {
 
     /// Starts it with reactions, and with an archive to read receipts from.
     pub async fn with(reactions: Vec<View>, receipts: Option<Archive>) -> Self {
-        let (store, nats, dynamo) = tokio::join!(
-            Store::start(),
-            millrace_testkit::nats(),
-            millrace_testkit::dynamodb()
-        );
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let names = Names::new(&nats.namespace).unwrap();
-        let topology = Topology::new(
-            nats.jetstream.clone(),
-            names.clone(),
-            TopologyOptions::default(),
-        );
-        topology
-            .ensure(&[context(), users_context()])
-            .await
-            .unwrap();
-        let member = MemberId::new("one").unwrap();
-        let leases = Leases::new(topology.clone(), member, LeaseOptions::default());
-        let signals = Signals::new(nats.client.clone(), names.clone());
-        for log in store.logs() {
-            let options = RelayOptions::default();
-            let relay = Relay::new(log, topology.clone(), leases.clone(), options);
-            let stopping = stop.clone();
-            tasks.spawn(async move { relay.run(stopping).await.unwrap() });
-        }
-
-        let postgres = PgStore::open(&store.database.url).unwrap();
-        let dynamodb = DynamoStore::new(dynamo.client.clone(), dynamo.prefix.clone());
-        postgres.migrate().await.unwrap();
-        dynamodb.migrate().await.unwrap();
-        let parts = RunnerParts {
-            logs: store.logs(),
-            topology,
-            leases,
-            signals: signals.clone(),
-            letters: DeadLetterPublisher::new(nats.jetstream.clone(), names),
-            postgres: Some(postgres),
-            dynamodb: Some(dynamodb.clone()),
-            link: None,
-        };
+        let (store, dynamo) = tokio::join!(Store::start(), millrace_testkit::dynamodb());
+        let rows = Stores::in_postgres(&store.database).await;
+        let rows = rows.and_in(&dynamo).await;
+        let logs: Vec<Arc<dyn EventLog>> = vec![store.log.clone(), store.users.0.log()];
         let views = projections().into_iter().chain(reactions);
-        let runner = Runner::new(views.collect(), parts).unwrap();
-        tasks.spawn(runner.run(stop.clone()));
-
-        let state = QueryState {
-            receipts,
-            ..query_state(&store, dynamodb, &signals)
+        let mut stage = Stage::set(views.collect(), logs, rows, 1).await;
+        let queries = query_state(&store, &mut stage, receipts);
+        let commands = CommandState {
+            orders: queries.orders.clone(),
         };
-        let address = listen(&state, &stop, &mut tasks).await;
-        let system = Self {
+        let router = api()
+            .serve(command_routes().with_state(commands))
+            .serve(query_routes().with_state(queries))
+            .finish();
+        let client = stage.listen(router).await;
+        stage.ready().await;
+        Self {
+            stage,
+            client,
             store,
-            signals,
-            client: HttpClient::new(address),
-            stop,
-            tasks,
-            _servers: (nats, dynamo),
-        };
-        system.ready(&state).await;
-        system
+            _dynamo: dynamo,
+        }
     }
 
-    async fn ready(&self, state: &QueryState) {
-        millrace_testkit::eventually("every read model answers", PATIENCE, || async {
-            let all = tokio::join!(
-                state.order_read_models.check(),
-                state.order_statistics.check(),
-                state.orders_by_user.check(),
-            );
-            (all.0.is_ok() && all.1.is_ok() && all.2.is_ok()).then_some(())
-        })
-        .await;
+    pub fn signals(&self) -> &Signals {
+        self.stage.signals().unwrap()
     }
 
     /// Creates an order and gives its id.
@@ -192,73 +110,24 @@ impl System {
 
     /// Reads what everything said so far about users must be in.
     pub async fn get_after_users(&self, path: &str) -> Reply {
-        let head = self.store.users.log.head().await.unwrap().position;
-        self.get_at(path, &format!("{}/{head}", customers::CONTEXT))
-            .await
+        self.get_at(path, &self.store.users.0.token().await).await
     }
 
     /// Reads what everything written so far must be in.
     pub async fn get_now(&self, path: &str) -> Reply {
-        let head = self.store.log.head().await.unwrap().position;
-        self.get_at(path, &format!("{CONTEXT}/{head}")).await
+        self.get_at(path, &token(&*self.store.log).await).await
     }
 }
 
-fn query_state(store: &Store, dynamodb: DynamoStore, signals: &Signals) -> QueryState {
+fn query_state(store: &Store, stage: &mut Stage, receipts: Option<Archive>) -> QueryState {
     let log: Arc<dyn EventLog> = store.log.clone();
-    let view = |name: &str| -> View {
-        let mut all = projections().into_iter();
-        all.find(|view| view.name() == name).unwrap()
-    };
-    let postgres = |name: &str| {
-        PgReadModel::open(
-            &store.database.url,
-            &view(name),
-            store.logs(),
-            Some(signals.clone()),
-            PgReadOptions {
-                max_connections: 4,
-                ..PgReadOptions::default()
-            },
-        )
-        .unwrap()
-    };
     QueryState {
         orders: Arc::new(Repository::new(log.clone(), RepositoryOptions::default())),
-        orders_by_user: DynamoReadModel::open(
-            dynamodb,
-            &view("orders-by-user"),
-            vec![log.clone()],
-            Some(signals.clone()),
-        )
-        .unwrap(),
-        order_read_models: postgres("order-read-models"),
-        order_statistics: postgres("order-statistics"),
+        orders_by_user: stage.in_dynamodb("orders-by-user"),
+        order_read_models: stage.in_postgres("order-read-models"),
+        order_statistics: stage.in_postgres("order-statistics"),
         payments: Payments::new(store.database.pool.clone()),
         log,
-        receipts: None,
+        receipts,
     }
-}
-
-async fn listen(
-    state: &QueryState,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
-) -> SocketAddr {
-    let commands = CommandState {
-        orders: state.orders.clone(),
-    };
-    let router = Api::new(ApiOptions::new(CursorKey::of_this_process()))
-        .serve(command_routes().with_state(commands))
-        .serve(query_routes().with_state(state.clone()))
-        .finish();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (limits, stop) = (ServerLimits::default(), stop.clone());
-    tasks.spawn(async move {
-        serve(listener, router, limits, stop, Duration::from_secs(1))
-            .await
-            .unwrap();
-    });
-    address
 }
