@@ -28,6 +28,19 @@ use crate::{
 /// The longest a query may run before the server ends it, in milliseconds.
 const STATEMENT_TIMEOUT_MS: u32 = 15_000;
 
+/// Reads a row of each table of a generation, so that a connection has their definitions.
+const TOUCH_TABLES: &str = "
+    DO $$
+    DECLARE one regclass;
+    BEGIN
+        FOR one IN
+            SELECT oid FROM pg_class
+            WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+        LOOP
+            EXECUTE format('SELECT FROM %s LIMIT 1', one);
+        END LOOP;
+    END $$";
+
 /// How a read model connects.
 #[derive(Debug, Clone, Copy)]
 pub struct PgReadOptions {
@@ -72,8 +85,7 @@ struct PgBackend {
 }
 
 impl PgBackend {
-    /// The generation's connections. At most two generations have some: the one that answers and
-    /// the one that did before.
+    /// The generation's connections.
     fn pool(&self, generation: &Generation) -> PgPool {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&generation.id) {
@@ -90,9 +102,15 @@ impl PgBackend {
                     .options([("statement_timeout", STATEMENT_TIMEOUT_MS.to_string())])
                     .options(PgReadModel::PLANNING),
             );
-        pools.retain(|_, old| !old.is_closed());
         pools.insert(generation.id, pool.clone());
         pool
+    }
+
+    /// A connection of a generation that has its tables' definitions already.
+    async fn ready_connection(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let mut conn = pool.acquire().await?;
+        sqlx::raw_sql(TOUCH_TABLES).execute(&mut *conn).await?;
+        Ok(conn)
     }
 }
 
@@ -106,6 +124,29 @@ impl Backend for PgBackend {
     async fn checkpoints(&self, generation: &Generation) -> Result<Vec<Checkpoint>, StoreError> {
         let mut conn = self.control.acquire().await?;
         Ok(read_checkpoints(&mut conn, generation.id).await?)
+    }
+
+    /// As many connections as the one before has: opening them, and reading the definitions of tables
+    /// and indexes on each, costs the server more than many queries do.
+    async fn make_ready(&self, before: &Generation, next: &Generation) {
+        let wanted = self.pool(before).size();
+        let pool = self.pool(next);
+        // Held until all are there, for an idle one would be taken again.
+        let mut held = Vec::new();
+        for _ in 0..wanted {
+            match Self::ready_connection(&pool).await {
+                Ok(conn) => held.push(conn),
+                Err(error) => {
+                    tracing::debug!(generation = %next.id, %error, "connection not made ready");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn keep_only(&self, answering: Option<&Generation>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|id, _| answering.is_some_and(|one| one.id == *id));
     }
 }
 

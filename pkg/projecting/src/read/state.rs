@@ -52,6 +52,12 @@ const HEAD_TIMEOUT_MS: u64 = 1_000;
 pub(crate) trait Backend: Send + Sync + 'static {
     async fn generations(&self, projection: &str) -> Result<Vec<Generation>, StoreError>;
     async fn checkpoints(&self, generation: &Generation) -> Result<Vec<Checkpoint>, StoreError>;
+
+    /// Does beforehand what the first answers from `next` would have to wait for, as far as that goes.
+    async fn make_ready(&self, _before: &Generation, _next: &Generation) {}
+
+    /// Lets go of what is there for other generations; who still reads from one is not disturbed.
+    fn keep_only(&self, _answering: Option<&Generation>) {}
 }
 
 /// Kept by whoever reads, for as long as it does.
@@ -188,12 +194,17 @@ impl<B: Backend> ReadState<B> {
         active: Option<&Generation>,
     ) -> Result<(), StoreError> {
         if let (Some(before), Some(active)) = (before, active.filter(|one| !one.forced)) {
+            let mut ready = false;
             for _ in 0..MAX_TAKEOVER_LOOKS {
                 let passed = self.backend.checkpoints(before).await?;
                 tokio::time::sleep(Duration::from_millis(TAKEOVER_POLL_MS)).await;
                 // One that is far behind holds nobody up.
                 if !self.has_reached(active, &passed).await? {
                     continue;
+                }
+                if !ready {
+                    self.backend.make_ready(before, active).await;
+                    ready = true;
                 }
                 let limit = Duration::from_millis(MAX_TAKEOVER_MS);
                 let taken = tokio::time::timeout(limit, self.take_over_alone(before, active));
@@ -242,6 +253,7 @@ impl<B: Backend> ReadState<B> {
     fn set_active(&self, active: Option<&Generation>) {
         self.signalled.send_modify(HashMap::clear);
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = active.cloned();
+        self.backend.keep_only(active);
     }
 
     async fn head(&self, context: &Context) -> Option<LogHead> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, TryStreamExt};
+use futures::{FutureExt, TryStreamExt, future::join_all};
 use millrace_eventlog::EventLog;
 use millrace_projecting::{
     Generation, GenerationStatus, LoadEnd, PgReadModel, PgReadOptions, Rebuilds, StoreError, View,
@@ -317,6 +317,60 @@ async fn a_reader_stays_until_it_would_not_go_back() {
     })
     .await;
     assert_eq!(answering().await, live.id);
+}
+
+/// How many connections a read model has in a database, and when the newest of them was made.
+async fn connections(database: &millrace_testkit::Database) -> (i64, Option<String>) {
+    let row = sqlx::query(
+        "SELECT count(*), max(backend_start)::text FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'millrace-query'",
+    )
+    .fetch_one(&database.pool)
+    .await
+    .unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn the_connections_to_a_generation_are_there_before_it_answers() {
+    let database = postgres().await;
+    let store = crate::postgres::store(&database).await;
+    let log = MemoryLog::new();
+    let logs = || vec![log.clone() as Arc<dyn EventLog>];
+    let view = items();
+    log.fill(7, 40);
+    let live = store.ensure_generation(&view, &log.heads()).await.unwrap();
+    let mut folder = store.folder(&live, &view).await.unwrap();
+    folder.fold(log.events()).await.unwrap();
+    let rebuilds = Rebuilds::new(vec![items()], logs(), Some(store.clone()), None, None);
+    let next = rebuilt(&rebuilds, "one").await;
+    let options = PgReadOptions {
+        max_connections: 4,
+        ..PgReadOptions::default()
+    };
+    let model = PgReadModel::open(&database.url, &view, logs(), None, options).unwrap();
+    let all_at_once = async || {
+        let readers = join_all((0..4).map(|_| model.read(None))).await;
+        readers[0].as_ref().unwrap().generation().id
+    };
+    assert_eq!(all_at_once().await, live.id);
+    let (before, _) = connections(&database).await;
+    rebuilds.switch(&next).await.unwrap();
+    eventually("the other one answers", BOUND, async || {
+        let reader = model.read(None).await.unwrap();
+        (reader.generation().id == next.id).then_some(())
+    })
+    .await;
+    // Its own, and those of the control tables; the others go.
+    let (_, newest) = connections(&database).await;
+    eventually("the other connections are closed", BOUND, async || {
+        (connections(&database).await.0 <= before).then_some(())
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(all_at_once().await, next.id);
+    }
+    assert_eq!(connections(&database).await, (before, newest));
 }
 
 /// No read hangs, in milliseconds. How long readers are held up by a switch is for the benchmark
