@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::state::{Pace, Share};
 
-/// What may be folded at once under a pace, in milliseconds of it: a slow pace is kept in small
-/// steps.
-const STEP_MS: f64 = 200.0;
+/// What may be folded at once under a pace, in milliseconds of it: a command that comes meanwhile
+/// waits for a short piece of work, not for a long one.
+const STEP_MS: f64 = 50.0;
 
 /// A worker's part of a pace, in events a second.
 pub(super) fn rate_of(pace: Pace, share: Share) -> Option<f64> {
@@ -137,7 +137,7 @@ mod tests {
         };
         let share = Share { index: 1, of: 4 };
         assert_eq!(rate_of(pace, share), Some(250.0));
-        assert_eq!(step_events(Some(250.0), 5_000), 50);
+        assert_eq!(step_events(Some(250.0), 5_000), 12);
         assert_eq!(step_events(Some(0.5), 5_000), 1);
         assert_eq!(step_events(None, 5_000), 5_000);
     }
