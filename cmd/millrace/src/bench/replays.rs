@@ -59,6 +59,10 @@ pub async fn run(context: &BenchContext) -> anyhow::Result<Vec<Figure>> {
     lane.fill(WAITING, context.size(EVENTS.0, EVENTS.1)).await?;
     let deadline = Instant::now() + Duration::from_millis(CATCH_UP_MS);
     system.caught_up(deadline).await?;
+    // What the filling left to do is done before anything is measured.
+    for tidy in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
+        sqlx::raw_sql(tidy).execute(&system.database.pool).await?;
+    }
     let view = View::postgres_rows::<OrderReadModels>();
     let rebuilds = system.rebuilds(view).await?;
     let mut figures = commands(context, &system, &rebuilds).await?;
@@ -74,12 +78,12 @@ async fn commands(
     rebuilds: &Rebuilds,
 ) -> anyhow::Result<Vec<Figure>> {
     context.say("commands without a rebuild");
-    let calm = placed(context, system).await?.quantile_ms(0.99);
+    let before = placed(context, system).await?.quantile_ms(0.99);
+    let mut measured = Vec::new();
     let throttled = Pace {
         max_events_per_second: NonZeroU32::new(DEFAULT_EVENTS_PER_SECOND),
         suspended: false,
     };
-    let mut figures = Vec::new();
     for (name, pace) in [("default", throttled), ("unthrottled", Pace::default())] {
         context.say(&format!("commands beside a rebuild, {name}"));
         let stop = CancellationToken::new();
@@ -90,7 +94,14 @@ async fn commands(
             placed
         };
         let (rate, placed) = tokio::join!(Box::pin(rebuild), place);
-        let p99 = placed?.quantile_ms(0.99);
+        measured.push((name, placed?.quantile_ms(0.99), rate?));
+    }
+    context.say("commands without a rebuild, once more");
+    let after = placed(context, system).await?.quantile_ms(0.99);
+    // The better of the two, so that a machine that calms down is not taken for a cheap rebuild.
+    let calm = before.min(after);
+    let mut figures = Vec::new();
+    for (name, p99, rate) in measured {
         let figure = Figure::new(format!("replays.command_p99.{name}"), p99, "ms")
             .over("the same without a rebuild", calm);
         figures.push(if name == "default" {
@@ -100,7 +111,7 @@ async fn commands(
         });
         figures.push(Figure::new(
             format!("replays.load.{name}"),
-            rate?,
+            rate,
             "events/s",
         ));
     }

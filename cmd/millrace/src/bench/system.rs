@@ -172,7 +172,12 @@ impl System {
         system.spawn("command", Some(command), &[("MILLRACE_RELAY", relay)])?;
         if !roles.projections.is_empty() {
             let views = roles.projections.join(",");
-            system.spawn("projector", None, &[("MILLRACE_PROJECTIONS", &views)])?;
+            // What is rebuilt is rebuilt by who measures it, and by nobody beside.
+            let settings = [
+                ("MILLRACE_PROJECTIONS", views.as_str()),
+                ("MILLRACE_REBUILD_BY", "job"),
+            ];
+            system.spawn("projector", None, &settings)?;
         }
         if roles.query {
             let connections = [("MILLRACE_QUERY_CONNECTIONS", QUERY_CONNECTIONS)];
@@ -284,12 +289,17 @@ impl System {
     /// When a store does not answer.
     pub async fn rebuilds(&self, view: View) -> anyhow::Result<Rebuilds> {
         let failed = |failure| anyhow::anyhow!("{failure}");
-        let log = opened::log(&self.endpoints, &self.context)
-            .await
-            .map_err(failed)?;
+        let mut logs = Vec::new();
+        for context in view.contexts() {
+            logs.push(
+                opened::log(&self.endpoints, context)
+                    .await
+                    .map_err(failed)?,
+            );
+        }
         let stores = opened::read_stores(&self.endpoints).await.map_err(failed)?;
         let postgres = Some(stores.postgres);
-        Ok(Rebuilds::new(vec![view], vec![log], postgres, None, None))
+        Ok(Rebuilds::new(vec![view], logs, postgres, None, None))
     }
 
     /// The table that answers for a projection.

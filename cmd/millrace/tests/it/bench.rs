@@ -47,6 +47,12 @@ async fn the_log_and_its_relay_are_measured() {
 }
 
 #[tokio::test]
+async fn what_replays_cost_the_others_is_measured() {
+    let expected = ["replays.load.unthrottled", "replays.switch.slowest_read"];
+    figures_of("replays", &expected).await;
+}
+
+#[tokio::test]
 async fn growth_is_measured() {
     let expected = ["growth.appends", "growth.commands", "growth.reads"];
     figures_of("growth", &expected).await;
