@@ -94,8 +94,19 @@ impl Client {
     /// A client that repeats nothing by itself.
     #[must_use]
     pub fn new() -> Self {
+        Self::waiting(REQUEST_TIMEOUT)
+    }
+
+    /// A client that checks what is there once the damage is over: nobody is in a hurry, and the
+    /// machine may be busy with other things.
+    #[must_use]
+    pub fn patient() -> Self {
+        Self::waiting(ANSWER_BOUND)
+    }
+
+    fn waiting(timeout: Duration) -> Self {
         let http = http_client()
-            .timeout(REQUEST_TIMEOUT)
+            .timeout(timeout)
             .connect_timeout(Duration::from_secs(1))
             .build()
             .unwrap();

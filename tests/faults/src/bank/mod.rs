@@ -65,7 +65,7 @@ pub async fn everything(cluster: &Cluster, backend: Backend, history: &BankHisto
         check::stream::compare(&cluster.jetstream, &cluster.namespace, "banking", &events).await
     })
     .await;
-    let client = crate::Client::new();
+    let client = crate::Client::patient();
     let query = cluster.query_url(0);
     check::agrees(async || views::compare(&client, &query, &ledger).await).await;
     if backend == Backend::Postgres {

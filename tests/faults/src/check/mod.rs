@@ -18,7 +18,7 @@ use crate::{Cluster, History, Step};
 /// The context that most tests hurt.
 const ORDERING: &str = "ordering";
 /// How long stream and read models may take to be where the log is, once all is well again.
-pub const CATCH_UP_BOUND: Duration = Duration::from_secs(60);
+pub const CATCH_UP_BOUND: Duration = Duration::from_secs(180);
 
 /// Proves the log, the record of the clients against it, the stream and every read model.
 ///
@@ -106,7 +106,7 @@ pub async fn postgres_views_move(cluster: &Cluster, bound: Duration) {
         .fetch_one(&cluster.log_pool)
         .await
         .unwrap();
-    let client = crate::Client::new();
+    let client = crate::Client::patient();
     for list in ["orders?limit=1&", "orders/statistics?"] {
         let url = format!("{}/{list}at_least=ordering/{head}", cluster.query_url(0));
         millrace_testkit::eventually(&format!("{url} to be readable"), bound, || async {
@@ -122,7 +122,7 @@ pub async fn postgres_views_move(cluster: &Cluster, bound: Duration) {
 /// # Panics
 /// With the last difference, when it is not in time.
 pub async fn views_become(cluster: &Cluster, expected: &Expected) {
-    let client = crate::Client::new();
+    let client = crate::Client::patient();
     agrees(async || views::compare(&client, &cluster.query_url(0), expected).await).await;
 }
 
@@ -230,7 +230,7 @@ async fn inline_rows(pool: &PgPool, expected: &Expected) {
 
 /// Reads some orders at their last write's token: all must answer, with that write in it.
 async fn read_your_writes(cluster: &Cluster, history: &History) {
-    let client = crate::Client::new();
+    let client = crate::Client::patient();
     let some = history.orders.iter().step_by(history.orders.len() / 20 + 1);
     for (index, (id, order)) in some.enumerate() {
         let query = cluster.query_url(index);

@@ -28,7 +28,7 @@ millrace_testkit::dynamodb_process!();
 
 /// How long commands may stay away after the damage is over. Generous: the machine may be busy with
 /// other things, and a run that is well does not come near it.
-const RECOVERY_BOUND: Duration = Duration::from_secs(60);
+const RECOVERY_BOUND: Duration = Duration::from_secs(180);
 /// Commands before and after the damage.
 const SOME_COMMANDS: u64 = 30;
 /// Commands that show that others go on.
