@@ -142,9 +142,12 @@ impl Apart {
         }
     }
 
+    /// The invoice with everything that was written up to here. It is of many streams, and the
+    /// write's whole token would be waited for in the write's own partition only.
     async fn invoice(&self, after: &Reply) -> Reply {
+        let (everything, _) = after.position().split_once('~').unwrap();
         let request = self.query.client.request(Method::GET, INVOICE);
-        let request = request.header("min-log-position", after.position());
+        let request = request.header("min-log-position", everything);
         let reply = request.header("prefer", "wait=30").send().await;
         reply.expect(StatusCode::OK)
     }
