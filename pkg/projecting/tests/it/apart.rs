@@ -1,8 +1,5 @@
 //! A view in a database of its own is found through the store of all views.
 
-use std::sync::Arc;
-
-use millrace_eventlog::EventLog;
 use millrace_projecting::{
     Action, DeadLetters, LetterFilter, LetterRun, LetterSelector, LoadEnd, OnFailure, PgStore,
     Reason, Rebuilds, RunStatus,
@@ -10,8 +7,8 @@ use millrace_projecting::{
 use millrace_testkit::{Database, postgres};
 
 use crate::{
+    bed::{FREELY, load, logs_of, owner},
     log::MemoryLog,
-    rebuilding::{FREELY, load, owner},
     views::{folded, items, sums},
 };
 
@@ -31,8 +28,7 @@ async fn a_view_with_its_own_database_is_rebuilt_and_its_letters_settled_there()
     store.migrate().await.unwrap();
     let log = MemoryLog::new();
     let events = log.fill(8, 64);
-    let views = vec![items(), sums()];
-    let logs = vec![log.clone() as Arc<dyn EventLog>];
+    let (views, logs) = (vec![items(), sums()], logs_of(&log));
     let rebuilds = Rebuilds::new(views.clone(), logs, Some(store.clone()), None, None);
     for projection in ["items", "sums"] {
         let begun = rebuilds.begin(&owner("one"), projection, FREELY).await;

@@ -17,8 +17,8 @@ use millrace_testkit::{Database, Dynamo, dynamodb, postgres};
 use sqlx::AssertSqlSafe;
 
 use crate::{
+    bed::logs_of,
     log::MemoryLog,
-    verifying::logs,
     views::{item_table, items, sums},
 };
 
@@ -88,7 +88,7 @@ impl Kept {
     }
 
     async fn check(&self, options: &CheckOptions) -> Check {
-        let logs = logs(&self.log);
+        let logs = logs_of(&self.log);
         self.store.check(&self.view, &logs, options).await.unwrap()
     }
 
@@ -315,7 +315,7 @@ impl KeptItems {
     }
 
     async fn check(&self, options: &CheckOptions) -> Checked {
-        let (view, logs) = (item_table(), logs(&self.log));
+        let (view, logs) = (item_table(), logs_of(&self.log));
         done(self.store.check(&view, &logs, options).await.unwrap())
     }
 

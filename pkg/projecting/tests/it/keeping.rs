@@ -1,8 +1,6 @@
 //! Which rebuild a generation is kept for that answered before: the one that took over from it last. And
 //! that nothing is kept of those that are gone.
 
-use std::sync::Arc;
-
 use millrace_es::{Partition, Position};
 use millrace_eventlog::EventLog;
 use millrace_projecting::{Generation, GenerationStatus, LoadEnd, Rebuilds};
@@ -10,8 +8,8 @@ use millrace_streaming::{ConsumerOptions, ConsumerSpec, PartitionConsumer};
 use millrace_testkit::{dynamodb, eventually, postgres};
 
 use crate::{
+    bed::{FREELY, load, logs_of, owner},
     log::MemoryLog,
-    rebuilding::{FREELY, load, owner},
     runner::{BOUND, World},
     views::{item_table, items},
 };
@@ -34,8 +32,7 @@ async fn one_that_answered_again_is_kept_for_the_one_that_took_over_last() {
     let log = MemoryLog::new();
     log.fill(10, 50);
     let heads = log.heads();
-    let logs: Vec<Arc<dyn EventLog>> = vec![log.clone()];
-    let views = vec![items(), item_table()];
+    let (views, logs) = (vec![items(), item_table()], logs_of(&log));
     let (postgres, dynamodb) = (in_postgres.clone(), in_dynamodb.clone());
     let rebuilds = Rebuilds::new(views, logs, Some(postgres), Some(dynamodb), None);
     let (table, view) = (item_table(), items());

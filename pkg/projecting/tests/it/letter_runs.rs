@@ -12,6 +12,7 @@ use millrace_projecting::{
 use millrace_testkit::eventually;
 
 use crate::{
+    bed::owner,
     letters::{FIX, Store},
     log::MemoryLog,
     runner::World,
@@ -22,10 +23,6 @@ const BOUND: Duration = Duration::from_secs(40);
 /// What the fold refuses until its fix is out.
 const REFUSED: &str = r#"{"n":666}"#;
 const MALFORMED: &str = r#"{"n":"many"}"#;
-
-fn owner(name: &str) -> Owner {
-    Owner::new(name).unwrap()
-}
 
 fn run_of(store: &Store, action: Action, selector: LetterSelector) -> LetterRun {
     LetterRun {

@@ -8,6 +8,7 @@
 )]
 
 mod apart;
+mod bed;
 mod checking;
 mod dynamodb;
 mod keeping;

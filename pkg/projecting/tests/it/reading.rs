@@ -11,6 +11,7 @@ use millrace_testkit::{Database, dynamodb, eventually, nats, postgres};
 use sqlx::Row;
 
 use crate::{
+    bed::logs_of,
     log::{MemoryLog, ordering},
     views::{item_table, items},
 };
@@ -32,15 +33,8 @@ const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_secs(10);
 
 fn open(database: &Database, log: &Arc<MemoryLog>, signals: Option<Signals>) -> PgReadModel {
-    let logs: Vec<Arc<dyn EventLog>> = vec![log.clone()];
-    PgReadModel::open(
-        &database.url,
-        &items(),
-        logs,
-        signals,
-        PgReadOptions::default(),
-    )
-    .unwrap()
+    let options = PgReadOptions::default();
+    PgReadModel::open(&database.url, &items(), logs_of(log), signals, options).unwrap()
 }
 
 async fn count(model: &PgReadModel, at_least: Option<&AtLeast>) -> Result<i64, ReadError> {
@@ -226,8 +220,7 @@ async fn readers_of_dynamodb_wait_too() {
     let view = item_table();
     let generation = store.ensure_generation(&view, &log.heads()).await.unwrap();
     let mut folder = store.folder(&generation, &view).await.unwrap();
-    let logs: Vec<Arc<dyn EventLog>> = vec![log.clone()];
-    let model = DynamoReadModel::open(store, &view, logs, None).unwrap();
+    let model = DynamoReadModel::open(store, &view, logs_of(&log), None).unwrap();
     let event = log.push("item-1", "item.added", r#"{"n":1}"#);
     let late = model.read(Some(&within(token(&event), SHORT))).await;
     assert!(matches!(late, Err(ReadError::Behind { .. })));

@@ -1,113 +1,23 @@
 //! Loads: from the log into a generation that nobody reads, through kills, rivals and pauses.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use millrace_es::Position;
 use millrace_eventlog::EventLog;
 use millrace_projecting::{
-    DeadLetters, DynamoStore, Generation, GenerationStatus, LetterFilter, LoadEnd, Owner, Pace,
-    PgStore, Reason, RebuildState, Rebuilds, Share, StoreError, View,
+    DeadLetters, DynamoStore, GenerationStatus, LetterFilter, LoadEnd, Owner, Pace, Reason,
+    Rebuilds, Share, StoreError, View,
 };
-use millrace_testkit::{Database, Dynamo, dynamodb, eventually, postgres};
-use sqlx::Row;
+use millrace_testkit::{Dynamo, dynamodb, eventually};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bed::{Bed, FREELY, at_most, load, logs_of, owner},
     log::MemoryLog,
     runner::BOUND,
-    views::{ItemRow, ItemsNext, folded, item_table, items, sums},
+    views::{ItemsNext, folded, item_table, items},
 };
-
-/// As fast as it can.
-pub const FREELY: Pace = Pace {
-    max_events_per_second: None,
-    suspended: false,
-};
-
-pub fn at_most(events_per_second: u32) -> Pace {
-    Pace {
-        max_events_per_second: NonZeroU32::new(events_per_second),
-        suspended: false,
-    }
-}
-
-pub fn owner(name: &str) -> Owner {
-    Owner::new(name).unwrap()
-}
-
-/// A log and a read database, without a projector.
-struct Bed {
-    log: Arc<MemoryLog>,
-    database: Database,
-    store: PgStore,
-    rebuilds: Rebuilds,
-}
-
-impl Bed {
-    async fn new() -> Self {
-        Self::of(vec![items(), sums()]).await
-    }
-
-    async fn of(views: Vec<View>) -> Self {
-        let database = postgres().await;
-        let store = crate::postgres::store(&database).await;
-        let log = MemoryLog::new();
-        let logs = vec![log.clone() as Arc<dyn EventLog>];
-        let rebuilds = Rebuilds::new(views, logs, Some(store.clone()), None, None);
-        Self {
-            log,
-            database,
-            store,
-            rebuilds,
-        }
-    }
-
-    async fn begin(&self, projection: &str, pace: Pace) -> RebuildState {
-        let begun = self.rebuilds.begin(&owner("one"), projection, pace).await;
-        begun.unwrap()
-    }
-
-    async fn load(&self, generation: &Generation) -> LoadEnd {
-        load(&self.rebuilds, generation).await.unwrap()
-    }
-
-    async fn state(&self, projection: &str) -> RebuildState {
-        let found = self.rebuilds.find(&owner("one"), projection).await;
-        found.unwrap().unwrap()
-    }
-
-    async fn rows(&self, generation: &Generation) -> BTreeMap<String, ItemRow> {
-        crate::postgres::rows(&self.database.pool, &generation.place).await
-    }
-
-    async fn total(&self, generation: &Generation) -> (i64, i64) {
-        crate::postgres::total(&self.database.pool, &generation.place).await
-    }
-
-    async fn count(&self, sql: &str) -> i64 {
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()))
-            .fetch_one(&self.database.pool)
-            .await
-            .unwrap();
-        row.get(0)
-    }
-
-    /// The live generation, filled by hand.
-    async fn live(&self, view: &View) -> Generation {
-        let heads = self.log.heads();
-        let live = self.store.ensure_generation(view, &heads).await.unwrap();
-        let mut folder = self.store.folder(&live, view).await.unwrap();
-        folder.fold(self.log.events()).await.unwrap();
-        live
-    }
-}
-
-pub async fn load(rebuilds: &Rebuilds, generation: &Generation) -> Result<LoadEnd, StoreError> {
-    let stop = CancellationToken::new();
-    let loading = rebuilds.load(generation, Share::WHOLE, stop);
-    tokio::time::timeout(BOUND, loading).await.unwrap()
-}
 
 /// Events of every kind: rows that come, change, go and come again.
 fn fill(log: &MemoryLog, count: usize) {
@@ -505,8 +415,8 @@ impl DynamoBed {
         let dynamo = dynamodb().await;
         let store = crate::dynamodb::store(&dynamo).await;
         let log = MemoryLog::new();
-        let logs = vec![log.clone() as Arc<dyn EventLog>];
-        let rebuilds = Rebuilds::new(vec![item_table()], logs, None, Some(store.clone()), None);
+        let (views, logs) = (vec![item_table()], logs_of(&log));
+        let rebuilds = Rebuilds::new(views, logs, None, Some(store.clone()), None);
         Self {
             log,
             dynamo,

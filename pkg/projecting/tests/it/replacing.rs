@@ -9,17 +9,16 @@ use std::{
 };
 
 use futures::{FutureExt, TryStreamExt, future::join_all};
-use millrace_eventlog::EventLog;
 use millrace_projecting::{
     Generation, GenerationStatus, LoadEnd, PgReadModel, PgReadOptions, Rebuilds, StoreError, View,
 };
-use millrace_testkit::{eventually, postgres};
+use millrace_testkit::{Database, eventually};
 use sqlx::Row;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    bed::{Bed, FREELY, load, logs_of, owner},
     log::{MemoryLog, ordering},
-    rebuilding::{FREELY, load, owner},
     runner::{BOUND, World},
     views::{folded, items, sums},
 };
@@ -27,7 +26,7 @@ use crate::{
 fn rebuilds(world: &World, views: Vec<View>) -> Rebuilds {
     Rebuilds::new(
         views,
-        vec![world.log.clone() as Arc<dyn EventLog>],
+        logs_of(&world.log),
         Some(world.postgres.clone()),
         None,
         Some(world.topology.clone()),
@@ -249,25 +248,25 @@ async fn one_that_stands_still_is_gone_back_to_only_by_force() {
     assert_eq!(world.place("items").await, live.place);
 }
 
+/// A bed with a generation of `items` that answers, and one that is loaded and as far.
+async fn live_and_loaded() -> (Bed, Generation, Generation) {
+    let bed = Bed::of(vec![items()]).await;
+    bed.log.fill(7, 40);
+    let live = bed.live(&items()).await;
+    let loaded = rebuilt(&bed.rebuilds, "one").await;
+    (bed, live, loaded)
+}
+
 /// For how long a reader is looked at that must not go over, in milliseconds: longer than it looks
 /// in a row, which is at least a second.
 const STAYS_MS: u64 = 3_000;
 
 #[tokio::test]
 async fn a_reader_stays_until_it_would_not_go_back() {
-    let database = postgres().await;
-    let store = crate::postgres::store(&database).await;
-    let log = MemoryLog::new();
-    let logs = || vec![log.clone() as Arc<dyn EventLog>];
+    let (bed, live, other) = live_and_loaded().await;
     let view = items();
-    log.fill(7, 40);
-    let live = store.ensure_generation(&view, &log.heads()).await.unwrap();
-    let mut ahead = store.folder(&live, &view).await.unwrap();
-    ahead.fold(log.events()).await.unwrap();
-    let rebuilds = Rebuilds::new(vec![items()], logs(), Some(store.clone()), None, None);
-    let other = rebuilt(&rebuilds, "one").await;
-    let options = PgReadOptions::default();
-    let model = PgReadModel::open(&database.url, &view, logs(), None, options).unwrap();
+    let mut ahead = bed.store.folder(&live, &view).await.unwrap();
+    let model = bed.model(&view, PgReadOptions::default());
     let total = async || {
         let read = model.query(None, |conn| {
             async move {
@@ -285,8 +284,8 @@ async fn a_reader_stays_until_it_would_not_go_back() {
     // While somebody reads nothing takes over, and meanwhile the one that answered goes on and the
     // one that is to answer does not.
     let reading = model.read(None).await.unwrap();
-    rebuilds.switch(&other).await.unwrap();
-    let newer = log.fill(7, 10);
+    bed.rebuilds.switch(&other).await.unwrap();
+    let newer = bed.log.fill(7, 10);
     ahead.fold(newer.clone()).await.unwrap();
     assert_eq!(total().await, 50);
     drop(reading);
@@ -300,7 +299,7 @@ async fn a_reader_stays_until_it_would_not_go_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(ready > STAYS_MS / 1_000, "asked {ready} times");
-    let mut behind = store.folder(&other, &view).await.unwrap();
+    let mut behind = bed.store.folder(&other, &view).await.unwrap();
     behind.fold(newer).await.unwrap();
     eventually("the other one answers", BOUND, async || {
         assert_eq!(total().await, 50);
@@ -308,10 +307,10 @@ async fn a_reader_stays_until_it_would_not_go_back() {
     })
     .await;
     // Who forces a rollback has said that readers may go back.
-    let newest = log.fill(7, 10);
+    let newest = bed.log.fill(7, 10);
     behind.fold(newest).await.unwrap();
     assert_eq!(total().await, 60);
-    rebuilds.rollback("items", live.id, true).await.unwrap();
+    bed.rebuilds.rollback("items", live.id, true).await.unwrap();
     eventually("readers have gone back", BOUND, async || {
         (total().await == 50).then_some(())
     })
@@ -320,7 +319,7 @@ async fn a_reader_stays_until_it_would_not_go_back() {
 }
 
 /// How many connections a read model has in a database, and when the newest of them was made.
-async fn connections(database: &millrace_testkit::Database) -> (i64, Option<String>) {
+async fn connections(database: &Database) -> (i64, Option<String>) {
     let row = sqlx::query(
         "SELECT count(*), max(backend_start)::text FROM pg_stat_activity
          WHERE datname = current_database() AND application_name = 'millrace-query'",
@@ -333,44 +332,34 @@ async fn connections(database: &millrace_testkit::Database) -> (i64, Option<Stri
 
 #[tokio::test]
 async fn the_connections_to_a_generation_are_there_before_it_answers() {
-    let database = postgres().await;
-    let store = crate::postgres::store(&database).await;
-    let log = MemoryLog::new();
-    let logs = || vec![log.clone() as Arc<dyn EventLog>];
-    let view = items();
-    log.fill(7, 40);
-    let live = store.ensure_generation(&view, &log.heads()).await.unwrap();
-    let mut folder = store.folder(&live, &view).await.unwrap();
-    folder.fold(log.events()).await.unwrap();
-    let rebuilds = Rebuilds::new(vec![items()], logs(), Some(store.clone()), None, None);
-    let next = rebuilt(&rebuilds, "one").await;
+    let (bed, live, next) = live_and_loaded().await;
     let options = PgReadOptions {
         max_connections: 4,
         ..PgReadOptions::default()
     };
-    let model = PgReadModel::open(&database.url, &view, logs(), None, options).unwrap();
+    let model = bed.model(&items(), options);
     let all_at_once = async || {
         let readers = join_all((0..4).map(|_| model.read(None))).await;
         readers[0].as_ref().unwrap().generation().id
     };
     assert_eq!(all_at_once().await, live.id);
-    let (before, _) = connections(&database).await;
-    rebuilds.switch(&next).await.unwrap();
+    let (before, _) = connections(&bed.database).await;
+    bed.rebuilds.switch(&next).await.unwrap();
     eventually("the other one answers", BOUND, async || {
         let reader = model.read(None).await.unwrap();
         (reader.generation().id == next.id).then_some(())
     })
     .await;
     // Its own, and those of the control tables; the others go.
-    let (_, newest) = connections(&database).await;
+    let (_, newest) = connections(&bed.database).await;
     eventually("the other connections are closed", BOUND, async || {
-        (connections(&database).await.0 <= before).then_some(())
+        (connections(&bed.database).await.0 <= before).then_some(())
     })
     .await;
     for _ in 0..10 {
         assert_eq!(all_at_once().await, next.id);
     }
-    assert_eq!(connections(&database).await, (before, newest));
+    assert_eq!(connections(&bed.database).await, (before, newest));
 }
 
 /// No read hangs, in milliseconds. How long readers are held up by a switch is for the benchmark
@@ -442,8 +431,7 @@ async fn readers_and_writers_go_on_through_switches() {
     let mut tasks = JoinSet::new();
     tasks.spawn(write_on(world.log.clone(), stop.clone()));
     for _ in 0..3 {
-        let logs = vec![world.log.clone() as Arc<dyn EventLog>];
-        let options = PgReadOptions::default();
+        let (logs, options) = (logs_of(&world.log), PgReadOptions::default());
         let model = PgReadModel::open(&world.database.url, &items(), logs, None, options).unwrap();
         tasks.spawn(read_on(model, seen.clone(), stop.clone()));
     }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_eventlog::EventLog;
 use millrace_projecting::{
     Folder, Generation, PgStore, StoreError, Subjects, Verification, VerifyMode, VerifyOptions,
     View,
@@ -12,6 +11,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bed::logs_of,
     log::MemoryLog,
     runner::World,
     views::{ItemsDoubled, ItemsNext, items, sums},
@@ -22,10 +22,6 @@ pub const ALL: VerifyOptions = VerifyOptions {
     mode: VerifyMode::Checksum,
     max_mismatches: 1_000,
 };
-
-pub fn logs(log: &Arc<MemoryLog>) -> Vec<Arc<dyn EventLog>> {
-    vec![Arc::clone(log) as Arc<dyn EventLog>]
-}
 
 async fn run(database: &Database, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
@@ -107,7 +103,7 @@ impl Folded {
             candidate: &self.candidate,
             live: &self.live,
             view: &self.view,
-            logs: &logs(&self.log),
+            logs: &logs_of(&self.log),
         };
         self.store.verify(subjects, options, stop).await
     }
@@ -358,7 +354,7 @@ async fn generations_under_load_are_equal_and_the_live_one_goes_on() {
     let mut seen = Vec::new();
     for _ in 0..3 {
         for (view, (candidate, live)) in [(&view, &rows), (&tally, &totals)] {
-            let logs = logs(&world.log);
+            let logs = logs_of(&world.log);
             let subjects = Subjects {
                 candidate,
                 live,

@@ -10,9 +10,10 @@ use millrace_testkit::{Dynamo, dynamodb, eventually, nats};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bed::logs_of,
     log::MemoryLog,
     runner::World,
-    verifying::{ALL, logs},
+    verifying::ALL,
     views::{DynamoItemsDoubled, item_table},
 };
 
@@ -88,7 +89,7 @@ impl Folded {
             candidate: &self.candidate,
             live: &self.live,
             view: &self.view,
-            logs: &logs(&self.log),
+            logs: &logs_of(&self.log),
         };
         let never = CancellationToken::new();
         self.store.verify(subjects, options, &never).await
