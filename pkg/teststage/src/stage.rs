@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use axum::Router;
 use millrace_eventlog::EventLog;
+use millrace_http::Api;
 use millrace_projecting::{ContextHead, DynamoReadModel, Folder, PgReadModel, PgReadOptions, View};
 use millrace_streaming::Signals;
 use millrace_testkit::{HttpClient, eventually};
@@ -89,29 +89,12 @@ impl Stage {
         opened
     }
 
-    /// Serves routes on a free port.
-    pub async fn listen(&mut self, router: Router) -> HttpClient {
-        self.tasks.listen(router).await
-    }
-
-    /// Waits until the read models that were opened here answer. Where nothing moves by itself, every
-    /// view gets its first generation here, empty.
-    pub async fn ready(&self) {
-        if self.streams.is_none() {
-            for view in &self.views {
-                self.folder(view.name()).await;
-            }
-            return;
-        }
-        eventually("every read model answers", PATIENCE, || async {
-            for read_model in &self.read_models {
-                if !read_model.answers().await {
-                    return None;
-                }
-            }
-            Some(())
-        })
-        .await;
+    /// Serves these services on a free port, once the read models that were opened here answer. Where
+    /// nothing moves by itself, every view gets its first generation here, empty.
+    pub async fn serve(&mut self, services: Api) -> HttpClient {
+        let client = self.tasks.listen(services.finish()).await;
+        self.ready().await;
+        client
     }
 
     /// Folds by hand into the generation of a view that answers, from its checkpoints on.
@@ -127,6 +110,24 @@ impl Stage {
             });
         }
         self.stores.folder(view, &heads).await
+    }
+
+    async fn ready(&self) {
+        if self.streams.is_none() {
+            for view in &self.views {
+                self.folder(view.name()).await;
+            }
+            return;
+        }
+        eventually("every read model answers", PATIENCE, || async {
+            for read_model in &self.read_models {
+                if !read_model.answers().await {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
     }
 
     fn view(&self, name: &str) -> &View {

@@ -52,12 +52,10 @@ impl System {
         let commands = CommandState {
             accounts: queries.repository.clone(),
         };
-        let router = api()
+        let services = api()
             .serve(command_routes().with_state(commands))
-            .serve(query_routes().with_state(queries))
-            .finish();
-        let client = stage.listen(router).await;
-        stage.ready().await;
+            .serve(query_routes().with_state(queries));
+        let client = stage.serve(services).await;
         Self {
             stage,
             client,

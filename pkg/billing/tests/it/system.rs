@@ -59,8 +59,7 @@ impl System {
         let mut stage = Stage::set(projections(), logs, stores, projectors).await;
         let invoices = stage.in_postgres(VIEW);
         let routes = query_routes().with_state(QueryState { invoices });
-        let client = stage.listen(api().serve(routes).finish()).await;
-        stage.ready().await;
+        let client = stage.serve(api().serve(routes)).await;
         Self {
             stage,
             client,

@@ -62,7 +62,6 @@ impl System {
         let logs: Vec<Arc<dyn EventLog>> = vec![log.clone(), orders.0.log()];
         let mut stage = Stage::set(projections(), logs, stores, projectors).await;
         let client = serve(&log, &mut stage).await;
-        stage.ready().await;
         Self {
             stage,
             client,
@@ -112,7 +111,7 @@ impl System {
     }
 }
 
-/// Serves both services on a log.
+/// Serves both services on a log, once their read model answers.
 async fn serve(log: &Arc<PgEventLog>, stage: &mut Stage) -> HttpClient {
     let users = Arc::new(Repository::new(log.clone(), RepositoryOptions::default()));
     let queries = QueryState {
@@ -120,11 +119,10 @@ async fn serve(log: &Arc<PgEventLog>, stage: &mut Stage) -> HttpClient {
         users: users.clone(),
         user_profiles: stage.in_postgres(VIEW),
     };
-    let router = api()
+    let services = api()
         .serve(command_routes().with_state(CommandState { users }))
-        .serve(query_routes().with_state(queries))
-        .finish();
-    stage.listen(router).await
+        .serve(query_routes().with_state(queries));
+    stage.serve(services).await
 }
 
 /// The log of orders, as far as others may know it.
