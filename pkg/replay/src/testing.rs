@@ -1,6 +1,7 @@
 //! An engine and a place for replays that live in memory, for tests of what drives them: they
 //! stand for the read database, and outlive the drivers that a test kills.
 
+mod projection;
 mod records;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,8 +12,10 @@ use tokio::sync::Notify;
 
 use crate::engine::{Engine, EngineError, Outline, Owner, Unfinished};
 use crate::resource::{Body, RedriveAction, RedriveSpec, ReplaySpec, VerifySpec};
-use crate::status::{PlanSummary, RedriveStatus, Target, VerificationStatus};
+use crate::status::{PlanSummary, RedriveStatus, VerificationStatus};
 use crate::world::{Pace, RebuildView, RedriveState, RedriveView, Stage};
+
+use projection::{Made, Projection, Run, target};
 
 pub use records::MemoryRecords;
 
@@ -46,33 +49,6 @@ struct State {
     switches: Vec<String>,
     by_hand: bool,
     violations: Vec<String>,
-}
-
-#[derive(Debug, Default)]
-struct Projection {
-    live: Option<String>,
-    made: u64,
-    generations: BTreeMap<String, Made>,
-    mismatches: u64,
-    letters: u64,
-    poison: u64,
-    runs: BTreeMap<Owner, Run>,
-}
-
-#[derive(Debug)]
-struct Made {
-    owner: Option<Owner>,
-    stage: Stage,
-    replaced_by: Option<String>,
-    pace: Pace,
-    done: u64,
-    lag: u64,
-}
-
-#[derive(Debug)]
-struct Run {
-    spec: RedriveSpec,
-    view: RedriveView,
 }
 
 impl ScriptedEngine {
@@ -295,40 +271,6 @@ impl State {
         }
         self.switches.push(generation.to_owned());
         Ok(previous)
-    }
-}
-
-impl Projection {
-    fn view(&self, name: &str) -> Option<RebuildView> {
-        let made = self.generations.get(name)?;
-        let loaded = made.stage != Stage::Loading;
-        Some(RebuildView {
-            generation: name.to_owned(),
-            stage: made.stage,
-            live: self.live.clone(),
-            targets: vec![target()],
-            pace: made.pace,
-            events_total: EVENTS,
-            events_done: made.done,
-            lanes_done: if made.done == EVENTS { LANES } else { 0 },
-            lanes_total: LANES,
-            lag: loaded.then_some(made.lag),
-        })
-    }
-
-    fn name_of(&self, owner: &Owner) -> Option<String> {
-        let mut generations = self.generations.iter();
-        generations
-            .find(|(_, made)| made.owner.as_ref() == Some(owner))
-            .map(|(name, _)| name.clone())
-    }
-}
-
-fn target() -> Target {
-    Target {
-        context: "ordering".to_owned(),
-        from_position: 1,
-        to_position: EVENTS,
     }
 }
 

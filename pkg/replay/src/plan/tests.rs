@@ -1,201 +1,13 @@
 //! The plan as a table: a replay, what is known of it, and the step that follows.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
+mod scenes;
+
+use scenes::*;
 
 use super::*;
-use crate::conditions::{SUCCEEDED, SUSPENDED, VALIDATED};
-use crate::resource::{CutoverStrategy, DEFAULT_EVENTS_PER_SECOND, VerifyMode};
-use crate::status::{Generations, RedriveStatus, VerificationStatus};
-use crate::world::{RebuildView, RedriveState, RedriveView, WorkView};
-
-const NOW: i64 = 1_800_000_000;
-
-fn at(seconds_ago: i64) -> Time {
-    Time(Timestamp::from_second(NOW - seconds_ago).unwrap())
-}
-
-fn world() -> World {
-    World::empty(at(0).0)
-}
-
-fn condition(kind: &str, status: &str, reason: &str, seconds_ago: i64) -> Condition {
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: format!("because of {reason}"),
-        observed_generation: None,
-        last_transition_time: at(seconds_ago),
-    }
-}
-
-fn validated() -> ReplayStatus {
-    ReplayStatus {
-        conditions: vec![condition(VALIDATED, "True", "Accepted", 100)],
-        ..ReplayStatus::default()
-    }
-}
-
-fn raised() -> ReplayStatus {
-    ReplayStatus {
-        queue_position: Some(0),
-        ..validated()
-    }
-}
-
-fn started() -> ReplayStatus {
-    ReplayStatus {
-        start_time: Some(at(100)),
-        ..validated()
-    }
-}
-
-fn caught_up() -> ReplayStatus {
-    ReplayStatus {
-        caught_up_time: Some(at(50)),
-        ..started()
-    }
-}
-
-fn verified(mismatches: u64) -> ReplayStatus {
-    ReplayStatus {
-        verification: Some(VerificationStatus {
-            compared: 10,
-            mismatches,
-            sample_keys: Vec::new(),
-        }),
-        ..caught_up()
-    }
-}
-
-fn cutting_over(seconds_ago: i64) -> ReplayStatus {
-    ReplayStatus {
-        cutover_started: Some(at(seconds_ago)),
-        generations: Some(Generations {
-            previous: Some("g1".to_owned()),
-            candidate: Some("g2".to_owned()),
-            ..Generations::default()
-        }),
-        ..verified(0)
-    }
-}
-
-fn switched_status() -> ReplayStatus {
-    ReplayStatus {
-        switch_time: Some(at(10)),
-        ..cutting_over(12)
-    }
-}
-
-fn ended(reason: &str) -> ReplayStatus {
-    let status = if reason == "Succeeded" {
-        "True"
-    } else {
-        "False"
-    };
-    let mut replay = if reason == "Succeeded" {
-        switched_status()
-    } else {
-        started()
-    };
-    replay.completion_time = Some(at(10));
-    replay
-        .conditions
-        .push(condition(SUCCEEDED, status, reason, 10));
-    replay
-}
-
-fn view(stage: Stage, lag: u64) -> RebuildView {
-    RebuildView {
-        generation: "g2".to_owned(),
-        stage,
-        live: Some("g1".to_owned()),
-        targets: Vec::new(),
-        pace: super::rebuild_pace(&rebuild()),
-        events_total: 100,
-        events_done: 50,
-        lanes_done: if stage == Stage::Loading { 8 } else { 16 },
-        lanes_total: 16,
-        lag: (stage != Stage::Loading).then_some(lag),
-    }
-}
-
-fn filling(stage: Stage) -> World {
-    World {
-        rebuild: Some(view(stage, 0)),
-        ..world()
-    }
-}
-
-fn loading(work: WorkView) -> World {
-    World {
-        work,
-        ..filling(Stage::Loading)
-    }
-}
-
-fn loaded() -> World {
-    let mut world = filling(Stage::Loading);
-    world.rebuild.as_mut().unwrap().lanes_done = 16;
-    world
-}
-
-fn candidate(lag: u64) -> World {
-    World {
-        rebuild: Some(view(Stage::Candidate, lag)),
-        ..world()
-    }
-}
-
-fn rebuild() -> ReplaySpec {
-    ReplaySpec::rebuild("orders")
-}
-
-fn with(change: impl FnOnce(&mut ReplaySpec)) -> ReplaySpec {
-    let mut spec = rebuild();
-    change(&mut spec);
-    spec
-}
-
-fn cancelled() -> ReplaySpec {
-    with(|spec| spec.cancel = true)
-}
-
-fn suspended() -> ReplaySpec {
-    with(|spec| spec.suspend = true)
-}
-
-fn manual(approve: bool) -> ReplaySpec {
-    with(|spec| {
-        spec.rebuild.as_mut().unwrap().cutover.strategy = CutoverStrategy::Manual;
-        spec.approve = approve;
-    })
-}
-
-fn rival(before: bool, raised: bool) -> World {
-    World {
-        rivals: vec![Rival {
-            name: "other".to_owned(),
-            before,
-            raised,
-        }],
-        ..world()
-    }
-}
-
-fn suspended_view(world: World) -> World {
-    let mut world = world;
-    world.rebuild.as_mut().unwrap().pace.suspended = true;
-    world
-}
-
-fn deleting(world: World) -> World {
-    World {
-        deleting: true,
-        ..world
-    }
-}
+use crate::resource::{DEFAULT_EVENTS_PER_SECOND, VerifyMode};
+use crate::status::{RedriveStatus, VerificationStatus};
+use crate::world::{RedriveState, RedriveView, WorkView};
 
 /// What a table compares: the name of the step, and the little that tells steps of a kind apart.
 fn named(step: &Step) -> String {
@@ -379,7 +191,7 @@ fn a_throttle_changes_while_it_runs() {
     };
     assert_eq!(step, Step::SetPace(wanted));
     // Who says nothing leaves others theirs; who says 0 takes what there is.
-    let most = |spec: &ReplaySpec| super::rebuild_pace(spec).max_events_per_second;
+    let most = |spec: &ReplaySpec| rebuild_pace(spec).max_events_per_second;
     assert_eq!(most(&rebuild()), Some(DEFAULT_EVENTS_PER_SECOND));
     let free = with(|spec| spec.throttle.get_or_insert_default().max_events_per_second = Some(0));
     assert_eq!(most(&free), None);

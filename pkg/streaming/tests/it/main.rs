@@ -13,6 +13,7 @@
 mod consumer;
 mod credentials;
 mod dynamodb_relay;
+mod dynamodb_scene;
 mod dynamodb_streams;
 mod leases;
 mod memory_log;
