@@ -7,6 +7,7 @@
 mod backoff;
 mod contract;
 mod feed;
+mod halted;
 mod lane;
 mod pages;
 mod postgres;

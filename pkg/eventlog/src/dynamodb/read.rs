@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     AnswerKey, LogError, LogHead, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, SnapshotRecord, StoredAnswer,
+    halted::show_halted,
 };
 
 /// How long a position that the head says is there may be missing from the index, or a version from
@@ -99,7 +100,9 @@ impl Patience {
 impl Reader {
     pub(super) async fn head(&self) -> Result<LogHead, LogError> {
         let (head, item) = self.table.head().await?;
-        Ok(items::log_head(head, &item)?)
+        let head = items::log_head(head, &item)?;
+        show_halted(&self.context, head.halted.is_some());
+        Ok(head)
     }
 
     pub(super) async fn stream(

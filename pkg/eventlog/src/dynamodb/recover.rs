@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     LogError, LogHead,
+    halted::show_halted,
     lane::{
         plan::{Head, Probed, Row, Wanted},
         tail::{as_new, place, streams_of},
@@ -31,11 +32,6 @@ const MAX_IMPORT_TRIES: u32 = 10;
 const MAX_EPOCH_TRIES: u32 = 10;
 /// Why appends are refused while a tail is taken back, if the log was not halted before.
 const IMPORTING: &str = "a lost tail is being taken back";
-
-fn show_halted(table: &Table, halted: bool) {
-    let context = table.context.to_string();
-    metrics::gauge!("millrace_log_halted", "context" => context).set(u8::from(halted));
-}
 
 /// Changes the head; `None` when the condition does not hold.
 async fn change(
@@ -64,7 +60,7 @@ pub(super) async fn halt(table: &Table, reason: &str) -> Result<(), Failure> {
     );
     let set = format!("SET {halted} = {}", expression.value(text(reason)));
     change(table, set, condition, expression).await?;
-    show_halted(table, true);
+    show_halted(&table.context, true);
     Ok(())
 }
 
@@ -73,7 +69,7 @@ pub(super) async fn resume(table: &Table) -> Result<(), Failure> {
     let condition = format!("attribute_exists({})", expression.name(PK));
     let remove = format!("REMOVE {}", expression.name(HALTED));
     change(table, remove, condition, expression).await?;
-    show_halted(table, false);
+    show_halted(&table.context, false);
     Ok(())
 }
 
@@ -91,10 +87,7 @@ pub(super) async fn start_epoch(table: &Table) -> Result<(), Failure> {
         );
         match change(table, set, condition, expression).await {
             // Where the condition does not hold, the epoch that was to end has ended.
-            Ok(_) => {
-                show_halted(table, false);
-                return Ok(());
-            }
+            Ok(_) => return Ok(()),
             Err(Failure::Open(_) | Failure::Passing(_)) if attempt + 1 < MAX_EPOCH_TRIES => {
                 pause(attempt).await;
             }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use super::sql::Statements;
 use crate::{
     Answer, AnswerKey, LogError, LogHead, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, SnapshotRecord,
-    StoredAnswer,
+    StoredAnswer, halted::show_halted,
 };
 
 /// What reading needs.
@@ -104,7 +104,9 @@ impl Reader {
             .fetch_one(&self.pool)
             .await
             .map_err(LogError::unreachable)?;
-        head(&self.context, &row)
+        let head = head(&self.context, &row)?;
+        show_halted(&self.context, head.halted.is_some());
+        Ok(head)
     }
 
     pub(super) async fn answer(&self, key: &AnswerKey) -> Result<Option<StoredAnswer>, LogError> {

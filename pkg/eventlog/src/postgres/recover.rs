@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     LogError, LogHead,
+    halted::show_halted,
     lane::{
         plan::{Row, Wanted},
         seen::Seen,
@@ -27,7 +28,7 @@ impl Reader {
             .execute(&self.pool)
             .await
             .map_err(LogError::unreachable)?;
-        metrics::gauge!("millrace_log_halted", "context" => self.context.to_string()).set(1);
+        show_halted(&self.context, true);
         tracing::error!(context = %self.context, reason, "the log is halted; run `millrace log recover`");
         Ok(())
     }
@@ -37,7 +38,7 @@ impl Reader {
             .execute(&self.pool)
             .await
             .map_err(LogError::unreachable)?;
-        metrics::gauge!("millrace_log_halted", "context" => self.context.to_string()).set(0);
+        show_halted(&self.context, false);
         Ok(())
     }
 
@@ -46,7 +47,6 @@ impl Reader {
             .execute(&self.pool)
             .await
             .map_err(LogError::unreachable)?;
-        metrics::gauge!("millrace_log_halted", "context" => self.context.to_string()).set(0);
         self.head().await
     }
 }
@@ -78,7 +78,6 @@ pub(super) async fn import(
         }
         Err(Failure::Passing(error)) => return Err(LogError::unreachable(error)),
     }
-    metrics::gauge!("millrace_log_halted", "context" => reader.context.to_string()).set(0);
     reader.head().await
 }
 

@@ -21,4 +21,5 @@ mod guarding;
 mod inline;
 mod proxy;
 mod purse;
+mod showing;
 mod support;

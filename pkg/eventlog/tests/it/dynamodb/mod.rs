@@ -7,4 +7,4 @@ mod crashing;
 mod leading;
 mod reading;
 mod script;
-mod support;
+pub mod support;
