@@ -5,12 +5,12 @@
 //! cargo run --example fetch -- nats-server   # the program
 //! ```
 
-use std::process::ExitCode;
+use std::io::Write;
 
-use millrace_parts::{NatsBinary, PartsError, PostgresBinaries};
+use millrace_parts::{NatsBinary, PostgresBinaries};
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, PartsError> {
+async fn main() -> anyhow::Result<()> {
     let path = match std::env::args().nth(1).as_deref() {
         Some("postgresql") => {
             let mut folder = PostgresBinaries::fetch().await?.folder;
@@ -18,11 +18,8 @@ async fn main() -> Result<ExitCode, PartsError> {
             folder
         }
         Some("nats-server") => NatsBinary::fetch().await?.path,
-        _ => {
-            eprintln!("usage: fetch postgresql | nats-server");
-            return Ok(ExitCode::from(2));
-        }
+        _ => anyhow::bail!("usage: fetch postgresql | nats-server"),
     };
-    println!("{}", path.display());
-    Ok(ExitCode::SUCCESS)
+    writeln!(std::io::stdout(), "{}", path.display())?;
+    Ok(())
 }
