@@ -126,7 +126,7 @@ async fn a_changed_row_is_found_named_remembered_and_shown() {
     );
 }
 
-/// A projector shows what the last check came to.
+/// A projector shows what the last check came to, and which key it was.
 async fn shown(world: &World, differences: &str) {
     let admin = free_port();
     let settings = [
@@ -148,6 +148,7 @@ async fn shown(world: &World, differences: &str) {
             line.as_str(),
             "millrace_verify_keys_checked",
             "millrace_verify_last_timestamp_seconds",
+            r#"millrace_verify_differs{context="ordering",projection="order-read-models",key="order-b"} 1"#,
             r#"millrace_verify_stream_differences{context="ordering"} 0"#,
         ];
         all.iter().all(|part| text.contains(part)).then_some(())
