@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{AppendError, AppendRequest, Appended, LogError};
+use crate::{AppendError, AppendRequest, Appended, LogError, halted::halted_gauge};
 use plan::Plan;
 
 /// The most appends that wait; the next one is refused.
@@ -435,14 +435,15 @@ struct Meters {
 
 impl Meters {
     fn new(context: &Context) -> Self {
+        let halted = halted_gauge(context);
         let context = context.to_string();
         Self {
             batch: histogram!("millrace_append_batch_events", "context" => context.clone()),
             seconds: histogram!("millrace_append_seconds", "context" => context.clone()),
             events: counter!("millrace_appended_events_total", "context" => context.clone()),
             conflicts: counter!("millrace_append_conflicts_total", "context" => context.clone()),
-            head: gauge!("millrace_log_head", "context" => context.clone()),
-            halted: gauge!("millrace_log_halted", "context" => context),
+            head: gauge!("millrace_log_head", "context" => context),
+            halted,
         }
     }
 
@@ -459,11 +460,7 @@ impl Meters {
             .count();
         self.conflicts.increment(conflicts as u64);
         self.head.set(as_f64(plan.position.get()));
-        self.halted.set(if plan.before.halted.is_some() {
-            1.0
-        } else {
-            0.0
-        });
+        self.halted.set(u8::from(plan.before.halted.is_some()));
     }
 }
 
